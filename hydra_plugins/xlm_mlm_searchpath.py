@@ -1,0 +1,1 @@
+from xlm_mlm.plugin.hydra import XLMPluginSearchPath  # noqa: F401

@@ -1,0 +1,72 @@
+"""Checks shared by every floor: each error gives the value, the rule and what would be right."""
+
+from collections.abc import Collection
+from typing import Any
+
+
+def require_token_id(tokenizer: Any, name: str, why: str) -> int:
+    """Return the id of a special token.
+
+    Args:
+        tokenizer: any tokenizer with `<name>_token_id` attributes.
+        name: the token's short name: `mask`, `pad`, `bos`, `eos` or `cls`.
+        why: what the token is needed for, completing "needed to ...".
+
+    Raises:
+        ValueError: `tokenizer` is None or has no such token.
+    """
+    if tokenizer is None:
+        raise ValueError(f"no tokenizer was given; one with a {name} token is needed to {why}")
+    token_id = getattr(tokenizer, f"{name}_token_id", None)
+    if token_id is None:
+        raise ValueError(
+            f"{type(tokenizer).__name__} has no {name} token ({name}_token_id is None); it is "
+            f"needed to {why}. Add one, for example "
+            f"tokenizer.add_special_tokens({{'{name}_token': '[{name.upper()}]'}})"
+        )
+    return int(token_id)
+
+
+def require_int(name: str, value: Any, minimum: int) -> int:
+    """Return `value` if it is an integer of at least `minimum` (booleans are not integers here).
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {minimum}")
+    return value
+
+
+def require_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
+    """Return `value` if it is one of `choices`.
+
+    Raises:
+        ValueError: it is not; the message lists the choices.
+    """
+    if value not in choices:
+        known = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} is {value!r}; it must be one of {known}")
+    return value
+
+
+def require_field(example: Any, name: str, index: int, known_by: str) -> Any:
+    """Return `example[name]`.
+
+    Args:
+        example: one row of the dataset.
+        name: the field.
+        index: the row's number in its batch, for the message.
+        known_by: who asks, for the message.
+
+    Raises:
+        KeyError: the row has no such field; the message lists those it has.
+    """
+    try:
+        return example[name]
+    except KeyError:
+        fields = ", ".join(sorted(map(str, example))) or "none"
+        raise KeyError(
+            f"{known_by} needs the field {name!r}, which row {index} of the batch does not have; "
+            f"its fields: {fields}"
+        ) from None

@@ -1,0 +1,1 @@
+"""Vectorised pieces that the collators share: padding, masking, segments."""

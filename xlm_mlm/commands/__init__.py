@@ -1,0 +1,1 @@
+"""Job types and the `xlm-mlm` command line."""

@@ -1,0 +1,1 @@
+"""The edge: registers the package with its host. Reaches the other rooms by dotted name only."""

@@ -1,0 +1,1 @@
+"""How hidden positions are revealed: which, what, and from which random numbers."""
