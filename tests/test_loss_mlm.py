@@ -1,0 +1,242 @@
+"""The objective against a loop over positions."""
+
+import math
+
+import pytest
+import torch
+
+from xlm_mlm import MLMLoss, RotaryTransformerMLMModel
+from xlm_mlm.modeling.masks import segment_block_mask
+
+MASK, PAD, V = 2, 0, 27
+
+
+class FixedLogits(torch.nn.Module):
+    """A model of the bare protocol: its logits are a parameter, whatever the input."""
+
+    def __init__(self, batch, length, vocabulary=V):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.randn(batch, length, vocabulary))
+        self.seen = {}
+
+    def forward(self, x_t, attention_mask=None, positions=None, block_mask=None):
+        self.seen = {"attention_mask": attention_mask, "positions": positions, "block": block_mask}
+        return self.logits
+
+
+def transformer(**overrides):
+    options = {
+        "num_embeddings": V,
+        "d_model": 16,
+        "num_layers": 2,
+        "nhead": 2,
+        "mask_idx": MASK,
+        "rotary_emb_dim": 4,
+        "max_length": 16,
+        "dropout": 0.0,
+    }
+    return RotaryTransformerMLMModel(**{**options, **overrides})
+
+
+def make_batch():
+    targets = torch.tensor([[5, 6, 7, 8, 3], [9, 10, 3, -100, -100], [11, 12, 13, 3, 0]])
+    inputs = torch.tensor([[MASK, 6, MASK, 8, 3], [9, MASK, 3, 0, 0], [11, 12, 13, 3, 0]])
+    valid = torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 5])
+    return {"input_ids": inputs, "target_ids": targets, "attention_mask": valid}
+
+
+def naive_loss(logits, batch, visible_too, factor):
+    terms = []
+    for b, row in enumerate(batch["input_ids"].tolist()):
+        masked = sum(token == MASK for token in row)
+        for t, token in enumerate(row):
+            target = int(batch["target_ids"][b, t])
+            if target == -100 or not (token == MASK or visible_too):
+                continue
+            scores = [math.exp(v) for v in logits[b, t].tolist()]
+            weight = 1 / (masked + 1) if factor else 1.0
+            terms.append(-weight * math.log(scores[target] / sum(scores)))
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("padding", [False, True])
+@pytest.mark.parametrize("visible", [False, True])
+@pytest.mark.parametrize("factor", [False, True])
+def test_equals_the_loop(tokenizer, padding, visible, factor):
+    model, batch = FixedLogits(3, 5), make_batch()
+    loss = MLMLoss(padding, visible, model, tokenizer, factor)
+    expected = naive_loss(model.logits, batch, visible, factor)
+    assert loss(batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert loss.loss_fn(batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_uniform_model_scores_the_log_of_the_vocabulary(tokenizer):
+    model = FixedLogits(3, 5)
+    torch.nn.init.zeros_(model.logits)
+    for padding, visible in ((False, False), (True, False), (False, True)):
+        out = MLMLoss(padding, visible, model, tokenizer)(make_batch())
+        assert out["loss"].item() == pytest.approx(math.log(V), rel=1e-6)
+
+
+def test_the_batch_is_left_as_it_was(tokenizer):
+    batch = make_batch()
+    before = {name: value.clone() for name, value in batch.items()}
+    loss = MLMLoss(True, True, transformer(), tokenizer, True)
+    loss(batch)
+    loss.loss_fn(batch)
+    assert batch.keys() == before.keys()
+    assert all(torch.equal(batch[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("model", [FixedLogits(3, 5), transformer()], ids=["protocol", "ours"])
+def test_nothing_masked_gives_zero_and_zero_gradients(tokenizer, model):
+    batch = make_batch()
+    batch["input_ids"] = torch.where(batch["target_ids"] < 0, 0, batch["target_ids"])
+    out = MLMLoss(model=model, tokenizer=tokenizer, use_num_masked_factor=True)(batch)["loss"]
+    out.backward()
+    assert out.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_gradients_equal_those_of_the_whole_logits(tokenizer):
+    model, batch = transformer(), make_batch()
+    MLMLoss(model=model, tokenizer=tokenizer)(batch)["loss"].backward()
+    ours = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    logits = model(batch["input_ids"], batch["attention_mask"])
+    counted = (batch["input_ids"] == MASK) & (batch["target_ids"] != -100)
+    picked = logits[counted].log_softmax(-1)
+    (-picked[torch.arange(3), batch["target_ids"][counted]].mean()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_a_mask_id_set_by_hand_wins_until_configure(tokenizer):
+    model, batch = FixedLogits(3, 5), make_batch()
+    loss = MLMLoss(model=model, tokenizer=tokenizer)
+    plain = loss(batch)["loss"].item()
+    loss.mask_token_id_tensor = torch.tensor(8)
+    by_hand = loss(batch)["loss"].item()
+    expected = -model.logits[0, 3].log_softmax(-1)[8].item()
+    assert by_hand == pytest.approx(expected, rel=1e-5)
+
+    class Module:
+        device = torch.device("cpu")
+
+    loss.configure(Module())
+    assert loss(batch)["loss"].item() == pytest.approx(plain)
+
+
+def test_a_mask_id_set_by_hand_needs_no_tokenizer():
+    loss = MLMLoss(model=FixedLogits(3, 5))
+    loss.mask_token_id_tensor = torch.tensor(MASK)
+    assert loss(make_batch())["loss"].isfinite()
+
+
+def packed_batch():
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.randint(5, V, (2, 8), generator=generator)
+    inputs = targets.clone()
+    inputs[:, ::3] = MASK
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1, 2, 2]])
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0], [0, 0, 1, 2, 3, 4, 0, 1]])
+    return {
+        "input_ids": inputs,
+        "target_ids": targets,
+        "positions": positions,
+        "segment_ids": segments,
+    }
+
+
+@pytest.mark.parametrize("flex", [False, True])
+def test_packed_segments_score_as_if_alone(tokenizer, flex):
+    model, batch = transformer(use_flex_attn=flex), packed_batch()
+    loss = MLMLoss(model=model, tokenizer=tokenizer)
+    packed = loss(batch)["loss"]
+    packed.backward()
+    terms = []
+    for b in range(2):
+        for s in range(3):
+            inside = batch["segment_ids"][b] == s
+            x, y = batch["input_ids"][b][inside], batch["target_ids"][b][inside]
+            logits = model(x[None])[0].log_softmax(-1)
+            terms += [-logits[t, y[t]] for t in range(len(x)) if x[t] == MASK]
+    assert packed.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+    assert loss.loss_fn(batch)["loss"].item() == pytest.approx(packed.item())
+
+
+def test_the_block_mask_is_built_unless_the_batch_has_one(tokenizer):
+    model, batch = FixedLogits(2, 8), packed_batch()
+    loss = MLMLoss(model=model, tokenizer=tokenizer)
+    loss(batch)
+    assert model.seen["block"].shape == (2, 1, 8, 8)
+    assert "block_mask" not in batch
+    mine = segment_block_mask(torch.zeros(2, 8, dtype=torch.long))
+    loss({**batch, "block_mask": mine})
+    assert model.seen["block"] is mine
+
+
+def test_bf16_logits_give_an_fp32_loss(tokenizer):
+    model, batch = transformer(), make_batch()
+    loss = MLMLoss(model=model, tokenizer=tokenizer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = loss(batch)["loss"]
+    assert low.dtype == torch.float32
+    assert low.item() == pytest.approx(loss(batch)["loss"].item(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"target_ids": None}, KeyError, "'target_ids'.*attention_mask, input_ids"),
+        ({"input_ids": None}, KeyError, "'input_ids'"),
+        ({"target_ids": torch.zeros(3, 4, dtype=torch.long)}, ValueError, r"\(3, 5\).*\(3, 4\)"),
+        ({"target_ids": torch.full((3, 5), V)}, ValueError, "target id 27 .* vocabulary of 27"),
+        ({"target_ids": torch.full((3, 5), -1)}, ValueError, "target id -1 .*-100"),
+    ],
+)
+def test_bad_batches_are_refused(tokenizer, change, error, words):
+    with pytest.raises(error, match=words):
+        MLMLoss(model=transformer(), tokenizer=tokenizer)({**make_batch(), **change})
+
+
+def test_missing_parts_are_named(tokenizer):
+    with pytest.raises(ValueError, match="no model"):
+        MLMLoss(tokenizer=tokenizer)(make_batch())
+    with pytest.raises(ValueError, match="no tokenizer was given.*mask"):
+        MLMLoss(model=transformer())(make_batch())
+    with pytest.raises(ValueError, match="no tokenizer was given.*mask"):
+        MLMLoss(model=transformer()).configure(None)
+
+    class Maskless:
+        mask_token_id = None
+
+    with pytest.raises(ValueError, match="Maskless has no mask token"):
+        MLMLoss(model=transformer(), tokenizer=Maskless())(make_batch())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+def test_compiled_it_does_not_recompile_at_every_step(tokenizer, kind):
+    torch._dynamo.reset()
+    compiled_graphs = []
+
+    def count(graph, example_inputs):
+        compiled_graphs.append(graph)
+        return graph.forward
+
+    model = transformer()
+    loss = MLMLoss(model=model, tokenizer=tokenizer)
+    plain = MLMLoss(model=model, tokenizer=tokenizer)
+    loss.loss_fn = torch.compile(loss.loss_fn, backend=count)
+    seen = []
+    for step in range(8):
+        batch = packed_batch() if kind == "packed" else make_batch()
+        inputs = torch.where(batch["target_ids"] < 0, 0, batch["target_ids"])
+        hide = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(step)) < 0.5
+        batch["input_ids"] = torch.where(hide, MASK, inputs)
+        assert loss(batch)["loss"].item() == pytest.approx(plain(batch)["loss"].item(), rel=1e-5)
+        seen.append(len(compiled_graphs))
+    # The first sizes may each be compiled, then once for sizes that vary, then never again.
+    assert seen[-1] == seen[2] > 0

@@ -1,0 +1,237 @@
+"""The network against a plain re-computation of the same arithmetic."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from xlm_mlm import RotaryTransformerMLMModel
+from xlm_mlm.model_mlm import logits_at_positions, takes_logits_at
+from xlm_mlm.modeling.masks import segment_block_mask
+
+V, D, HEADS, ROT, MAX = 31, 32, 4, 4, 24
+
+
+def build(**overrides):
+    torch.manual_seed(7)
+    options = {
+        "num_embeddings": V,
+        "d_model": D,
+        "num_layers": 3,
+        "nhead": HEADS,
+        "padding_idx": 0,
+        "mask_idx": 2,
+        "rotary_emb_dim": ROT,
+        "max_length": MAX,
+        "dropout": 0.1,
+    }
+    return RotaryTransformerMLMModel(**{**options, **overrides}).eval()
+
+
+def naive_rotate(head, position):
+    """Rotate pairs (i, i + ROT/2) of one head's first ROT channels, one scalar at a time."""
+    out = list(head)
+    for i in range(ROT // 2):
+        angle = position / 10000 ** (2 * i / ROT)
+        a, b = head[i], head[i + ROT // 2]
+        out[i] = a * math.cos(angle) - b * math.sin(angle)
+        out[i + ROT // 2] = b * math.cos(angle) + a * math.sin(angle)
+    return torch.stack(out)
+
+
+def naive_logits(model, ids, visible, positions):
+    """One row, one head and one query at a time; `visible[q][k]` says who sees whom."""
+    w = {k: v.double() for k, v in model.state_dict().items()}
+    x = w["embed_tokens.weight"][ids]
+    size = D // HEADS
+
+    def norm(name, h):
+        return F.layer_norm(h, (D,), w[f"{name}.weight"], w[f"{name}.bias"])
+
+    for i in range(len(model.encoder)):
+        p = f"encoder.{i}."
+        q, k, v = (norm(p + "norm1", x) @ w[p + "attn_qkv.weight"].T).split(D, dim=-1)
+        out = torch.zeros_like(x)
+        for h in range(HEADS):
+            part = slice(h * size, (h + 1) * size)
+            qs = [naive_rotate(q[t, part], positions[t]) for t in range(len(ids))]
+            ks = [naive_rotate(k[t, part], positions[t]) for t in range(len(ids))]
+            for t in range(len(ids)):
+                keys = [s for s in range(len(ids)) if visible[t][s]]
+                scores = torch.stack([qs[t] @ ks[s] for s in keys]) / math.sqrt(size)
+                out[t, part] = scores.softmax(0) @ v[keys][:, part]
+        x = x + out @ w[p + "o_proj.weight"].T
+        hidden = F.relu(norm(p + "norm2", x) @ w[p + "mlp.0.weight"].T + w[p + "mlp.0.bias"])
+        x = x + hidden @ w[p + "mlp.2.weight"].T + w[p + "mlp.2.bias"]
+    if "output_layer.norm_final.weight" in w:
+        x = norm("output_layer.norm_final", x)
+    return x @ w["output_layer.linear.weight"].T
+
+
+def rows(batch=3, length=7):
+    return torch.randint(3, V, (batch, length), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_matches_the_naive_network(bare):
+    model, x = build(final_layer_without_normalization=bare), rows()
+    everyone = [[True] * 7] * 7
+    for row, logits in zip(x, model(x), strict=True):
+        torch.testing.assert_close(
+            logits.double(), naive_logits(model, row, everyone, range(7)), atol=1e-4, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("side", ["left", "right", "hole"])
+def test_padding_changes_nothing_at_valid_positions(side):
+    model, x = build(), rows(1, 7)
+    valid = torch.tensor([[True] * 7])
+    valid[0, {"left": slice(0, 2), "right": slice(5, 7), "hole": slice(2, 4)}[side]] = False
+    kept = x[0][valid[0]]
+    alone = naive_logits(model, kept, [[True] * 5] * 5, range(5))
+    for mask in (valid, valid.long()):
+        out = model(x, mask)
+        assert out.isfinite().all()
+        torch.testing.assert_close(out[0][valid[0]].double(), alone, atol=1e-4, rtol=1e-4)
+
+
+def test_padding_rows_do_not_depend_on_the_batch_beside_them():
+    model = build()
+    short, x = rows(1, 4), rows(2, 7)
+    x[0, :4], x[0, 4:] = short[0], 0
+    valid = torch.ones(2, 7, dtype=torch.bool)
+    valid[0, 4:] = False
+    torch.testing.assert_close(model(x, valid)[0, :4], model(short)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_of_padding_only_is_finite_with_finite_gradients():
+    model, x = build().train(), rows()
+    valid = torch.ones(3, 7, dtype=torch.bool)
+    valid[1] = False
+    out = model(x, valid)
+    out.sum().backward()
+    assert out.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_mask_for_each_query_is_honoured():
+    model, x = build(), rows(2)
+    visible = torch.ones(2, 7, 7, dtype=torch.bool).tril()
+    out = model(x, visible)
+    for b in range(2):
+        expected = naive_logits(model, x[b], visible[b].tolist(), range(7))
+        torch.testing.assert_close(out[b].double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_explicit_positions_are_used():
+    model, x = build(), rows(1)
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
+    expected = naive_logits(model, x[0], [[True] * 7] * 7, positions[0].tolist())
+    torch.testing.assert_close(
+        model(x, positions=positions)[0].double(), expected, atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("flex", [False, True])
+def test_a_block_mask_separates_segments_and_trains(flex):
+    model, x = build(use_flex_attn=flex), rows(2)
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 2, 2, 2, 2]])
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2, 3]])
+    out = model(x, None, positions, segment_block_mask(segments))
+    for b in range(2):
+        for s in segments[b].unique():
+            inside = segments[b] == s
+            n = int(inside.sum())
+            expected = naive_logits(model, x[b][inside], [[True] * n] * n, range(n))
+            torch.testing.assert_close(out[b][inside].double(), expected, atol=1e-4, rtol=1e-4)
+    dense = segments[:, :, None] == segments[:, None, :]
+    torch.testing.assert_close(out, model(x, dense, positions), atol=1e-5, rtol=0)
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_block_mask_makes_the_attention_mask_irrelevant():
+    model, x = build(), rows(2)
+    block = segment_block_mask(torch.zeros(2, 7, dtype=torch.long))
+    hidden = torch.ones(2, 7, dtype=torch.bool)
+    hidden[:, :3] = False
+    torch.testing.assert_close(model(x, hidden, None, block), model(x))
+
+
+SELECTIONS = {
+    "few": [0, 3, 8, 20],
+    "unsorted": [20, 3, 8, 0, 9],
+    "one": [13],
+    "all": list(range(21)),
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("chosen", SELECTIONS.values(), ids=SELECTIONS.keys())
+@pytest.mark.parametrize("kind", ["full", "padded", "queries", "blocks"])
+def test_logits_at_some_positions_equal_all_logits_there(kind, chosen):
+    model, x = build(), rows()
+    flat = torch.tensor(chosen, dtype=torch.long)
+    mask = block = None
+    if kind == "padded":
+        mask = torch.ones(3, 7, dtype=torch.bool)
+        mask[0, 5:] = mask[2, :3] = False
+    elif kind == "queries":
+        mask = torch.ones(3, 7, 7, dtype=torch.bool).tril()
+    elif kind == "blocks":
+        block = segment_block_mask(torch.tensor([[0, 0, 1, 1, 1, 2, 2]] * 3))
+    whole = model(x, mask, None, block).reshape(-1, V)[flat]
+    model.zero_grad()
+    (whole**2).sum().backward()
+    reference = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    some = model(x, mask, None, block, logits_at=flat)
+    assert some.shape == (len(chosen), V)
+    torch.testing.assert_close(some, whole, atol=1e-5, rtol=1e-5)
+    (some**2).sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, reference[name], atol=2e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_any_model_of_the_protocol_gives_logits_at_positions():
+    class Fixed(torch.nn.Module):
+        def forward(self, x_t, attention_mask=None, positions=None, block_mask=None):
+            return torch.arange(x_t.numel() * 5.0).view(*x_t.shape, 5)
+
+    assert takes_logits_at(build())
+    assert not takes_logits_at(Fixed())
+    out = logits_at_positions(Fixed(), torch.zeros(2, 3, dtype=torch.long), torch.tensor([4]))
+    assert out.tolist() == [[20.0, 21.0, 22.0, 23.0, 24.0]]
+
+
+def test_a_hole_in_the_mask_is_cheap_to_ignore_when_all_is_valid():
+    model, x = build(), rows()
+    torch.testing.assert_close(model(x, torch.ones(3, 7, dtype=torch.long)), model(x))
+
+
+def test_layers_start_from_different_weights_and_share_no_buffer():
+    model = build()
+    first, second = model.encoder[0], model.encoder[1]
+    assert not torch.equal(first.attn_qkv.weight, second.attn_qkv.weight)
+    assert first.rotary_emb.inv_freq.data_ptr() != second.rotary_emb.inv_freq.data_ptr()
+
+
+def test_weight_decay_groups_are_disjoint_and_exhaustive():
+    model = build()
+    decayed = dict(model.get_named_params_for_weight_decay())
+    undecayed = dict(model.get_named_params_for_no_weight_decay())
+    assert not decayed.keys() & undecayed.keys()
+    assert decayed.keys() | undecayed.keys() == dict(model.named_parameters()).keys()
+    assert all("norm" in n or n.endswith(".bias") for n in undecayed)
+    assert all(p.ndim == 2 for p in decayed.values())
+
+
+def test_bf16_autocast_is_close_to_fp32():
+    model, x = build(), rows()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = model(x)
+    # bf16 keeps 8 bits: three layers of sums of unit-sized values stay within a few percent.
+    torch.testing.assert_close(low.float(), model(x), atol=0.1, rtol=0.1)

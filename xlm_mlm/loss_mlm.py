@@ -1,0 +1,160 @@
+"""The objective: cross-entropy of the original tokens at masked positions."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Integer
+from torch import Tensor
+from xlm.harness import LossFunction
+
+from xlm_mlm.checks import require_token_id
+from xlm_mlm.model_mlm import logits_at_positions
+from xlm_mlm.modeling.masks import host_checkable, segment_block_mask
+from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch, MLMLossDict, MLMModel
+
+
+class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
+    """Mean cross-entropy, in nats, over the masked positions of a batch (BERT, arXiv 1810.04805).
+
+    A position counts if the model sees the mask token there and its target is not -100. A batch
+    in which nothing counts has loss 0 and a zero gradient for every parameter.
+
+    Args:
+        loss_on_padding: accepted so that configs of the field load, without an effect of its
+            own: the collator decides, by giving padding the target -100 or not.
+        loss_on_visible_tokens: count the positions that are not masked as well.
+        model: the network; the host sets it when it is None.
+        tokenizer: where the mask token's id comes from; the host sets it when it is None.
+        use_num_masked_factor: multiply every term by 1 / (masked tokens of its row + 1) before
+            the mean, so that rows with few masks weigh more.
+    """
+
+    def __init__(
+        self,
+        loss_on_padding: bool = False,
+        loss_on_visible_tokens: bool = False,
+        model: MLMModel | None = None,
+        tokenizer: Any | None = None,
+        use_num_masked_factor: bool = False,
+    ) -> None:
+        self.loss_on_padding = loss_on_padding
+        self.loss_on_visible_tokens = loss_on_visible_tokens
+        self.model = model
+        self.tokenizer = tokenizer
+        self.use_num_masked_factor = use_num_masked_factor
+        self.mask_token_id_tensor: Integer[Tensor, ""] | None = None
+
+    def configure(self, pl_module: Any) -> None:
+        """Called by the host once the device is known; takes the mask id from the tokenizer.
+
+        Raises:
+            ValueError: there is no tokenizer, or it has no mask token.
+        """
+        mask_id = require_token_id(self.tokenizer, "mask", "find the positions of the loss")
+        self.mask_token_id_tensor = torch.tensor(mask_id, device=pl_module.device)
+
+    def __call__(
+        self,
+        batch: MLMBatch,
+        batch_idx: int | None = None,
+        dataloader_idx: int | None = None,
+        dataloader_name: str | None = None,
+    ) -> MLMLossDict:
+        """Compute the loss of a batch; see `loss_fn`.
+
+        What depends on values (the `BlockMask` of packed batches, the indices of the positions
+        that count) is worked out here, outside `loss_fn`, which the host may compile.
+        """
+        return self.loss_fn(self._prepare(batch), batch_idx, dataloader_idx, dataloader_name)
+
+    def loss_fn(
+        self,
+        batch: MLMBatch,
+        batch_idx: int | None = None,
+        dataloader_idx: int | None = None,
+        dataloader_name: str | None = None,
+    ) -> MLMLossDict:
+        """Compute the loss of a batch, which is left as it is.
+
+        Args:
+            batch: `input_ids` and `target_ids` (B, L), with `attention_mask`, `positions`,
+                `segment_ids` or `block_mask` where there are any.
+            batch_idx: unused, part of the host's protocol; so are the next two.
+            dataloader_idx: unused.
+            dataloader_name: unused.
+
+        Returns:
+            `{"loss": scalar}`, in fp32 whatever the model computes in.
+
+        Raises:
+            KeyError: a field is missing.
+            ValueError: there is no model, a shape does not fit, or a target is out of range.
+        """
+        if "loss_at" not in batch:
+            batch = self._prepare(batch)
+        flat = batch["loss_at"]
+        logits = logits_at_positions(
+            self.model,
+            batch["input_ids"],
+            flat,
+            batch.get("attention_mask"),
+            batch.get("positions"),
+            batch.get("block_mask"),
+        ).float()
+        targets = batch["target_ids"].reshape(-1)[flat]
+        _check_targets(targets, logits.shape[-1])
+        terms = F.cross_entropy(logits, targets, reduction="none")
+        if self.use_num_masked_factor:
+            per_row = 1.0 / (self._masked(batch["input_ids"]).sum(dim=1) + 1.0)
+            terms = terms * per_row[flat // batch["input_ids"].shape[1]]
+        return {"loss": terms.sum() / max(flat.numel(), 1)}
+
+    def _prepare(self, batch: MLMBatch) -> dict[str, Any]:
+        """Return a copy of the batch with the positions that count and the `BlockMask`."""
+        if self.model is None:
+            raise ValueError("MLMLoss has no model; pass model=..., or let the host set it")
+        inputs, targets = _ids(batch)
+        counted = targets != IGNORE_INDEX
+        if not self.loss_on_visible_tokens:
+            counted = counted & self._masked(inputs)
+        prepared: dict[str, Any] = dict(batch)
+        prepared["loss_at"] = counted.flatten().nonzero().squeeze(1)
+        segments = batch.get("segment_ids")
+        if segments is not None and batch.get("block_mask") is None:
+            prepared["block_mask"] = segment_block_mask(segments)
+        return prepared
+
+    def _masked(self, input_ids: Integer[Tensor, "B L"]) -> Tensor:
+        if self.mask_token_id_tensor is None:
+            mask_id = require_token_id(self.tokenizer, "mask", "find the positions of the loss")
+            return input_ids == mask_id
+        return input_ids == self.mask_token_id_tensor
+
+
+def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of a batch, checked."""
+    for name in ("input_ids", "target_ids"):
+        if batch.get(name) is None:
+            raise KeyError(
+                f"the loss needs {name!r}, which the batch does not have; its fields: "
+                f"{', '.join(sorted(batch))}"
+            )
+    inputs, targets = batch["input_ids"], batch["target_ids"]
+    if inputs.shape != targets.shape:
+        raise ValueError(
+            f"input_ids have shape {tuple(inputs.shape)} and target_ids {tuple(targets.shape)}; "
+            "the loss needs one target for each input token"
+        )
+    return inputs, targets
+
+
+def _check_targets(targets: Integer[Tensor, "N"], vocabulary: int) -> None:
+    if not targets.numel() or not host_checkable(targets):
+        return
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= vocabulary:
+        raise ValueError(
+            f"target id {high if high >= vocabulary else low} is outside the vocabulary of "
+            f"{vocabulary}; a position that is not to count has the target {IGNORE_INDEX}"
+        )

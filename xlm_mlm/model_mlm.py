@@ -1,0 +1,330 @@
+"""The network: a bidirectional Transformer with rotary positions that scores every token.
+
+The layers are the host's own (`xlm.modules.rotary_transformer`), so that weights interchange
+with the framework's other families; this module drives them so that the rotary angles are
+looked up once a pass, nothing is masked where nothing is hidden, and the last layer and the
+vocabulary projection run only at the positions that are asked for.
+"""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+from xlm.model import Model
+from xlm.modules.position import RotaryEmbedding
+from xlm.modules.rotary_transformer import (
+    RotaryTransformerFinalLayer,
+    RotaryTransformerLayer,
+    add_bias_apply_dropout_scale,
+)
+
+from xlm_mlm.checks import require_choice, require_int
+from xlm_mlm.modeling.attention import (
+    AttentionContext,
+    attend,
+    attend_from,
+    lay_out_queries,
+    prepare_mask,
+)
+from xlm_mlm.modeling.masks import host_checkable, validity
+from xlm_mlm.modeling.rotary import check_positions, derived_positions, gather_tables
+from xlm_mlm.types_mlm import MLMModel
+
+
+class RotaryTransformerMLMModel(torch.nn.Module, Model):
+    """Pre-norm Transformer encoder with rotary positions and an untied vocabulary projection.
+
+    Args:
+        num_embeddings: vocabulary size V, special tokens included.
+        d_model: width of the hidden states; a multiple of `nhead`.
+        num_layers: number of layers.
+        nhead: attention heads.
+        padding_idx: id of the padding token; its embedding is zero and stays so.
+        mask_idx: id of the mask token.
+        dim_feedforward: width of the MLP; 4 * `d_model` if None.
+        dropout: probability, in attention and on both residual branches.
+        activation: `relu` or `gelu`.
+        layer_norm_eps: epsilon of every LayerNorm.
+        rotary_emb_dim: channels of each head that are rotated; even, at most the head's size.
+        max_length: longest sequence; positions run from 0 to `max_length` - 1.
+        force_flash_attn: allow no attention kernel but FlashAttention (CUDA, no padding).
+        use_flex_attn: evaluate a `block_mask` with FlexAttention's kernel where there is one
+            (CUDA); otherwise the same mask is evaluated densely, with equal logits.
+        final_layer_without_normalization: leave out the LayerNorm before the projection.
+
+    Raises:
+        ValueError: an option out of range, or options that contradict each other.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        d_model: int,
+        num_layers: int,
+        nhead: int,
+        padding_idx: int = 0,
+        mask_idx: int = 1,
+        dim_feedforward: int | None = None,
+        dropout: float = 0.1,
+        activation: str = "relu",
+        layer_norm_eps: float = 1e-5,
+        rotary_emb_dim: int = 64,
+        max_length: int = 1024,
+        force_flash_attn: bool = False,
+        use_flex_attn: bool = False,
+        final_layer_without_normalization: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_sizes(num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length)
+        _check_ids(num_embeddings, padding_idx, mask_idx)
+        require_choice("activation", activation, ("relu", "gelu"))
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+        if dim_feedforward is not None:
+            require_int("dim_feedforward", dim_feedforward, 1)
+        self.num_embeddings = num_embeddings
+        self.padding_idx = padding_idx
+        self.mask_idx = mask_idx
+        self.max_length = max_length
+        self.force_flash_attn = force_flash_attn
+        self.use_flex_attn = use_flex_attn
+        self.embed_tokens = torch.nn.Embedding(num_embeddings, d_model, padding_idx=padding_idx)
+        self.encoder = torch.nn.ModuleList()
+        for _ in range(num_layers):
+            layer = RotaryTransformerLayer(
+                d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps
+            )
+            # One embedding a layer: safetensors drops buffers that layers share.
+            layer.set_rotary_emb(RotaryEmbedding(rotary_emb_dim, cache_size=max_length))
+            self.encoder.append(layer)
+        self.output_layer = RotaryTransformerFinalLayer(
+            d_model,
+            num_embeddings,
+            layer_norm_eps,
+            use_final_layer_norm=not final_layer_without_normalization,
+        )
+
+    def forward(
+        self,
+        x_t: Integer[Tensor, "B L"],
+        attention_mask: Bool[Tensor, "B L"] | Bool[Tensor, "B L L"] | None = None,
+        positions: Integer[Tensor, "B L"] | None = None,
+        block_mask: Any | None = None,
+        *,
+        logits_at: Integer[Tensor, "N"] | None = None,
+    ) -> Float[Tensor, "B L V"] | Float[Tensor, "N V"]:
+        """Score every token of the vocabulary, at every position or at some.
+
+        Args:
+            x_t: token ids.
+            attention_mask: True (or 1) where a token may be attended to; (B, L, L) gives each
+                query its own keys. Ignored when `block_mask` is given.
+            positions: rotary positions. By default 0, 1, 2, ... over the valid tokens of a
+                (B, L) mask, and over all tokens otherwise.
+            block_mask: FlexAttention `BlockMask` of packed batches.
+            logits_at: row-major indices into B x L; the logits of those positions are returned
+                in that order, at less cost than all. All positions if None.
+
+        Returns:
+            Logits. At positions that `attention_mask` hides they are finite and mean nothing.
+
+        Raises:
+            ValueError: an empty input, ids outside the vocabulary, a length or position past
+                `max_length`, a mask that does not fit. Values are looked at on the CPU only.
+        """
+        self._check_input(x_t)
+        batch, length = x_t.shape
+        mask, kernel_mask = prepare_mask(
+            attention_mask,
+            block_mask,
+            x_t,
+            use_flex_attn=self.use_flex_attn,
+            force_flash_attn=self.force_flash_attn,
+        )
+        if positions is not None:
+            check_positions(positions, batch, length, self.max_length)
+        elif mask is not None and block_mask is None and attention_mask.ndim == 2:
+            # Only padding shifts positions; without it the tables are sliced, not gathered.
+            positions = derived_positions(validity(attention_mask, batch, length))
+        rotary = self.encoder[0].rotary_emb
+        context = AttentionContext(
+            gather_tables(rotary.cos, rotary.sin, length, positions),
+            mask,
+            kernel_mask,
+            self.force_flash_attn and kernel_mask is None and block_mask is None,
+        )
+        x = self.embed_tokens(x_t)
+        for layer in self.encoder[:-1]:
+            x = _finish(layer, x, attend(layer, layer.norm1(x), context))
+        return self.output_layer(self._last_layer(x, context, logits_at))
+
+    def _last_layer(
+        self,
+        x: Float[Tensor, "B L D"],
+        context: AttentionContext,
+        logits_at: Integer[Tensor, "N"] | None,
+    ) -> Float[Tensor, "B L D"] | Float[Tensor, "N D"]:
+        layer = self.encoder[-1]
+        normed = layer.norm1(x)
+        if logits_at is None:
+            return _finish(layer, x, attend(layer, normed, context))
+        batch, length, width = x.shape
+        _check_logits_at(logits_at, batch * length)
+        if logits_at.numel() and host_checkable(x) and context.block_mask is None:
+            queries = lay_out_queries(logits_at, batch, length)
+            attended = attend_from(layer, normed, queries, context)
+        else:
+            # With no position asked for, every weight must still get its (zero) gradient.
+            attended = attend(layer, normed, context).view(-1, width)[logits_at]
+        return _finish(layer, x.reshape(-1, width)[logits_at], attended)
+
+    def _check_input(self, x_t: Tensor) -> None:
+        if x_t.ndim != 2 or x_t.numel() == 0:
+            raise ValueError(
+                f"x_t has shape {tuple(x_t.shape)}; it must be (batch, length), neither of them 0"
+            )
+        if x_t.shape[1] > self.max_length:
+            raise ValueError(
+                f"a sequence of length {x_t.shape[1]} is longer than the model's max_length of "
+                f"{self.max_length}; cut it, or build the model with a larger max_length"
+            )
+        if x_t.is_floating_point() or x_t.dtype == torch.bool:
+            raise ValueError(f"x_t has dtype {x_t.dtype}; token ids must be integers")
+        if host_checkable(x_t):
+            low, high = int(x_t.min()), int(x_t.max())
+            if low < 0 or high >= self.num_embeddings:
+                raise ValueError(
+                    f"token id {high if high >= self.num_embeddings else low} is outside the "
+                    f"vocabulary of {self.num_embeddings} (valid: 0 to {self.num_embeddings - 1})"
+                )
+
+    def get_named_params_for_weight_decay(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Weights of embeddings and linear maps; disjoint from the other group."""
+        undecayed = self._undecayed()
+        return ((n, p) for n, p in self.named_parameters() if n not in undecayed)
+
+    def get_named_params_for_no_weight_decay(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Biases and the parameters of norms; together the two groups are all parameters."""
+        undecayed = self._undecayed()
+        return ((n, p) for n, p in self.named_parameters() if n in undecayed)
+
+    def _undecayed(self) -> set[str]:
+        return {
+            f"{path}.{name}"
+            for path, module in self.named_modules()
+            for name, _ in module.named_parameters(recurse=False)
+            if name == "bias" or isinstance(module, torch.nn.LayerNorm)
+        }
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, strict: bool = True, **kwargs: Any) -> Any:
+        """Load a folder (or hub repository) written by `save_pretrained`, strictly by default.
+
+        Raises:
+            ValueError: the folder has no config, no weights, or weights that do not fit.
+        """
+        folder = Path(model_id)
+        if folder.is_dir():
+            for name in ("config.json", "model.safetensors"):
+                if not (folder / name).is_file():
+                    raise ValueError(
+                        f"{folder} has no {name}; it is not a folder written by save_pretrained"
+                    )
+        try:
+            return super()._from_pretrained(model_id=model_id, strict=strict, **kwargs)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{model_id} does not fit {cls.__name__}: {error}") from error
+
+
+def _finish(layer: RotaryTransformerLayer, x: Tensor, attended: Tensor) -> Tensor:
+    """The rest of a layer after its attention: projection, residuals and MLP."""
+    training = layer.training
+    x = add_bias_apply_dropout_scale(
+        layer.o_proj(attended), dropout=layer.dropout, residual=x, training=training
+    )
+    return add_bias_apply_dropout_scale(
+        layer.mlp(layer.norm2(x)), dropout=layer.dropout, residual=x, training=training
+    )
+
+
+def _check_sizes(
+    num_embeddings: int,
+    d_model: int,
+    num_layers: int,
+    nhead: int,
+    rotary_emb_dim: int,
+    max_length: int,
+) -> None:
+    require_int("num_embeddings", num_embeddings, 1)
+    require_int("d_model", d_model, 1)
+    require_int("num_layers", num_layers, 1)
+    require_int("nhead", nhead, 1)
+    require_int("max_length", max_length, 1)
+    require_int("rotary_emb_dim", rotary_emb_dim, 2)
+    if d_model % nhead:
+        raise ValueError(f"d_model is {d_model}; it must be a multiple of nhead, {nhead}")
+    head = d_model // nhead
+    if rotary_emb_dim > head or rotary_emb_dim % 2:
+        raise ValueError(
+            f"rotary_emb_dim is {rotary_emb_dim}; it must be even and at most the head's size, "
+            f"d_model / nhead = {head}"
+        )
+
+
+def _check_ids(num_embeddings: int, padding_idx: int, mask_idx: int) -> None:
+    for name, value in (("padding_idx", padding_idx), ("mask_idx", mask_idx)):
+        if require_int(name, value, 0) >= num_embeddings:
+            raise ValueError(
+                f"{name} is {value}; it must be below num_embeddings, {num_embeddings}"
+            )
+    if padding_idx == mask_idx:
+        raise ValueError(
+            f"padding_idx and mask_idx are both {mask_idx}; they must differ, or padding would "
+            "be taken for a token to fill in"
+        )
+
+
+def _check_logits_at(logits_at: Tensor, positions: int) -> None:
+    if logits_at.ndim != 1 or logits_at.dtype != torch.long:
+        raise ValueError(
+            f"logits_at has shape {tuple(logits_at.shape)} and dtype {logits_at.dtype}; it must "
+            "be a flat tensor of int64 indices into batch x length"
+        )
+    if logits_at.numel() and host_checkable(logits_at):
+        low, high = int(logits_at.min()), int(logits_at.max())
+        if low < 0 or high >= positions:
+            raise ValueError(
+                f"logits_at holds indices from {low} to {high}; batch x length is {positions}, so "
+                f"valid ones are 0 to {positions - 1}"
+            )
+
+
+def takes_logits_at(model: MLMModel) -> bool:
+    """Whether a model can be asked for the logits of some positions only."""
+    forward = getattr(model, "forward", model)
+    try:
+        return "logits_at" in inspect.signature(forward).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def logits_at_positions(
+    model: MLMModel,
+    x_t: Integer[Tensor, "B L"],
+    flat: Integer[Tensor, "N"],
+    attention_mask: Bool[Tensor, "B L"] | None = None,
+    positions: Integer[Tensor, "B L"] | None = None,
+    block_mask: Any | None = None,
+) -> Float[Tensor, "N V"]:
+    """Logits of some positions, from any model of the `MLMModel` protocol.
+
+    A model that declares `logits_at` is asked for those alone; another computes all of them.
+    """
+    if takes_logits_at(model):
+        return model(x_t, attention_mask, positions, block_mask, logits_at=flat)
+    logits = model(x_t, attention_mask, positions, block_mask)
+    return logits.reshape(-1, logits.shape[-1])[flat]

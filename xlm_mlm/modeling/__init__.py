@@ -1,0 +1,1 @@
+"""Pieces of the network: attention masks, rotary tables, selection of positions."""
