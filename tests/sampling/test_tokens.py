@@ -1,0 +1,118 @@
+"""Token draws against distributions worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from xlm_mlm.sampling.tokens import TokenSampler, suppress
+
+PROBABILITIES = [0.35, 0.05, 0.3, 0.1, 0.2]
+LOGITS = torch.tensor(PROBABILITIES).log() + 3.0
+
+
+def naive_distribution(temperature=1.0, top_k=None, top_p=None):
+    weights = [p ** (1 / temperature) for p in PROBABILITIES]
+    p = [w / sum(weights) for w in weights]
+    ranked = sorted(range(5), key=lambda i: -p[i])
+    kept = ranked[:top_k] if top_k else ranked
+    if top_p:
+        kept, mass = [], 0.0
+        for i in ranked:
+            if mass >= top_p:
+                break
+            kept.append(i)
+            mass += p[i]
+    total = sum(p[i] for i in kept)
+    return [p[i] / total if i in kept else 0.0 for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0},
+        {"top_k": 2},
+        {"top_k": 99},
+        {"top_k": 3, "temperature": 0.7},
+        {"top_p": 0.5},
+        {"top_p": 0.36},
+        {"top_p": 1.0},
+        {"top_p": 0.01},
+        {"top_p": 0.8, "temperature": 1.5},
+    ],
+)
+def test_draws_follow_the_filtered_distribution(options):
+    n = 20_000
+    uniform = torch.rand(n, dtype=torch.float64)
+    drawn = TokenSampler(**options)(LOGITS.expand(n, 5), uniform)
+    counts = torch.bincount(drawn, minlength=5)
+    expected = torch.tensor(naive_distribution(**options)) * n
+    assert not counts[expected == 0].any()
+    kept = expected > 0
+    statistic = ((counts[kept] - expected[kept]) ** 2 / expected[kept]).sum()
+    # At most 4 degrees of freedom: exceeded once in 1,000 at 18.5.
+    assert statistic < 18.5
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"top_k": 1}, {"temperature": 1e-30}])
+def test_greedy_takes_the_most_probable_token(options):
+    uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
+    logits = torch.stack((LOGITS, LOGITS.flip(0), LOGITS.roll(1)))
+    assert TokenSampler(**options)(logits, uniform).tolist() == [0, 4, 1]
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.9}])
+def test_the_ends_of_the_unit_interval_give_tokens_of_positive_probability(options):
+    logits = torch.tensor([[-torch.inf, 1.0, 0.5, -torch.inf]] * 3)
+    uniform = torch.tensor([0.0, 1 - 2**-53, 1.0], dtype=torch.float64)
+    assert set(TokenSampler(**options)(logits, uniform).tolist()) <= {1, 2}
+
+
+def test_rare_tokens_survive_low_precision_logits():
+    # 10,000 tokens, one far ahead: the others share about 1 percent of the mass.
+    logits = torch.zeros(1, 10_000, dtype=torch.bfloat16)
+    logits[0, 0] = math.log(10_000 * 99)
+    logits = suppress(logits, [])
+    assert logits.dtype == torch.float32
+    p_rare = 9_999 / (9_999 + math.exp(logits[0, 0].item()))
+    n = 4_000
+    drawn = TokenSampler()(logits.expand(n, -1), torch.rand(n, dtype=torch.float64))
+    rare = drawn[drawn != 0]
+    spread = math.sqrt(n * p_rare * (1 - p_rare))
+    assert abs(len(rare) - n * p_rare) < 4 * spread
+    assert len(set(rare.tolist())) > 0.9 * len(rare)
+
+
+def test_suppressed_tokens_are_gone_and_the_logits_left_alone():
+    logits = torch.tensor([[5.0, 1.0, 0.0]])
+    out = suppress(logits, [0])
+    assert out.tolist() == [[-torch.inf, 1.0, 0.0]]
+    assert logits.tolist() == [[5.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "row", [[torch.nan, 0.0], [torch.inf, 0.0], [-torch.inf, -torch.inf], [0.0, -torch.inf]]
+)
+def test_logits_that_leave_nothing_to_produce_are_refused(row):
+    with pytest.raises(ValueError, match="1 of 1 positions"):
+        suppress(torch.tensor([row]), [0] if row[0] == 0 else [])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"top_k": 5, "top_p": 0.9}, "top_k=5 and top_p=0.9"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"top_k": 2.5}, "top_k is 2.5"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+    ],
+)
+def test_bad_options_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        TokenSampler(**options)

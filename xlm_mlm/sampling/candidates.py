@@ -1,0 +1,56 @@
+"""The masked positions of the rows still at work, laid out as a grid."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Float64, Integer
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a position strategy chooses from: one line a row, its masks from left to right.
+
+    A = rows with a mask, K = the most masks any of them has, M = all masks, V = vocabulary.
+
+    Attributes:
+        rows: the batch's number of each line.
+        columns: the column of each candidate; 0 in unused places at a line's end.
+        valid: where a line holds a candidate.
+        passes_left: forward passes left, this one included.
+        noise: uniform numbers in [0, 1), one for each place.
+        logits: of every candidate in reading order, fp32 or wider, tokens that are never
+            produced at -inf; None for a strategy that does not look.
+    """
+
+    rows: Integer[Tensor, "A"]
+    columns: Integer[Tensor, "A K"]
+    valid: Bool[Tensor, "A K"]
+    passes_left: int = 1
+    noise: Float64[Tensor, "A K"] | None = None
+    logits: Float[Tensor, "M V"] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, masked: Bool[Tensor, "B L"]) -> "Candidates":
+        """Lay out the masks of a batch; `masked` is on the CPU."""
+        rows = masked.any(dim=1).nonzero().squeeze(1)
+        counts = masked[rows].sum(dim=1)
+        width = int(counts.max()) if len(rows) else 0
+        valid = torch.arange(width) < counts[:, None]
+        columns = torch.zeros(len(rows), width, dtype=torch.long)
+        columns[valid] = masked[rows].nonzero()[:, 1]
+        return cls(rows, columns, valid)
+
+    @cached_property
+    def fixed_count(self) -> Integer[Tensor, "A"]:
+        """Positions a row commits when its masks are spread evenly over the passes left."""
+        masks = self.valid.sum(dim=1)
+        return (masks + self.passes_left - 1) // self.passes_left
+
+    def grid(self, values: Float[Tensor, "M"], fill: float) -> Float[Tensor, "A K"]:
+        """Put one value for each candidate, in reading order, into the grid."""
+        valid = self.valid.to(values.device)
+        out = values.new_full(valid.shape, fill)
+        # masked_scatter knows its size beforehand; a boolean index would synchronise on CUDA.
+        return out.masked_scatter(valid, values)

@@ -1,0 +1,175 @@
+"""Which masks to fill in a pass: one small strategy object a rule."""
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Float64, Integer
+from torch import Tensor
+
+from xlm_mlm.checks import require_choice
+from xlm_mlm.sampling.candidates import Candidates
+from xlm_mlm.sampling.streams import gumbel
+
+Confidence = Literal["top_prob", "prob_diff", "entropy"]
+
+
+class PositionStrategy(Protocol):
+    """The seam for further rules: anything with these two members can be the predictor's
+    `strategy`.
+
+    Attributes:
+        needs_logits: False lets the predictor choose first and project only what was chosen.
+    """
+
+    needs_logits: bool
+
+    def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
+        """Mark the candidates to commit now: at least one in every line, none that is not valid."""
+        ...
+
+
+class Uniform:
+    """`ceil(masks / passes left)` positions of each row, uniformly at random."""
+
+    needs_logits = False
+
+    def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
+        """Those with the smallest random numbers: every subset of the size is equally likely."""
+        return lowest(candidates.noise, candidates.valid, candidates.fixed_count)
+
+
+class FixedCount:
+    """`ceil(masks / passes left)` positions of each row, the most confident first.
+
+    MaskGIT (arXiv 2202.04200). The ranking is perturbed by Gumbel noise on log-scores; on
+    probabilities the noise would drown the differences.
+
+    Args:
+        confidence: `top_prob`, `prob_diff` or `entropy`.
+        temperature: scale of the noise; 0 ranks greedily.
+
+    Raises:
+        ValueError: an unknown confidence or a negative temperature.
+    """
+
+    needs_logits = True
+
+    def __init__(self, confidence: Confidence, temperature: float = 1.0) -> None:
+        self.score = LOG_SCORES[require_choice("confidence", confidence, LOG_SCORES)]
+        if not temperature >= 0:
+            raise ValueError(f"confidence_temperature is {temperature}; it must be at least 0")
+        self.temperature = temperature
+
+    def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
+        """Those with the highest perturbed scores."""
+        scores = candidates.grid(self.score(candidates.logits), 0.0).double()
+        if self.temperature > 0:
+            scores = scores + self.temperature * gumbel(candidates.noise).to(scores.device)
+        return lowest(-scores, candidates.valid, candidates.fixed_count)
+
+
+class Budget:
+    """The most confident positions whose uncertainties, less the largest, stay under a budget.
+
+    With `entropy` this is the EB sampler (arXiv 2505.24857): the longest prefix, in order of
+    uncertainty u, with sum(u) - max(u) < threshold.
+
+    Args:
+        confidence: u is 1 - p1 (`top_prob`), 1 - (p1 - p2) (`prob_diff`) or the entropy in nats.
+        threshold: the budget, at least 0; one position a row is committed in any case.
+
+    Raises:
+        ValueError: an unknown confidence or a negative threshold.
+    """
+
+    needs_logits = True
+
+    def __init__(self, confidence: Confidence, threshold: float) -> None:
+        self.uncertainty = UNCERTAINTIES[require_choice("confidence", confidence, UNCERTAINTIES)]
+        if not threshold >= 0:
+            raise ValueError(f"threshold is {threshold}; it must be at least 0")
+        self.threshold = threshold
+
+    def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
+        """The longest prefix; on the last pass there is no budget left to keep: all."""
+        valid = candidates.valid
+        if candidates.passes_left == 1:
+            return valid
+        u = candidates.grid(self.uncertainty(candidates.logits), 0.0).double()
+        valid = valid.to(u.device)
+        # Unused places sort last.
+        ordered, order = u.masked_fill(~valid, torch.inf).sort(dim=1, stable=True)
+        before = ordered.cumsum(dim=1).roll(1, dims=1)
+        before[:, 0] = -torch.inf
+        chosen = torch.zeros_like(valid).scatter(1, order, before < self.threshold)
+        return chosen & valid
+
+
+def lowest(
+    keys: Float64[Tensor, "A K"], valid: Bool[Tensor, "A K"], count: Integer[Tensor, "A"]
+) -> Bool[Tensor, "A K"]:
+    """Mark the `count` valid places of each line with the lowest keys; ties go to the left."""
+    valid, count = valid.to(keys.device), count.to(keys.device)
+    order = keys.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
+    taken = torch.arange(keys.shape[1], device=keys.device) < count[:, None]
+    return torch.zeros_like(valid).scatter(1, order, taken) & valid
+
+
+def top_probability(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    """log p of the most probable token."""
+    return logits.amax(dim=-1) - logits.logsumexp(dim=-1)
+
+
+def probability_gap(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    """p of the most probable token less p of the next."""
+    if logits.shape[-1] == 1:
+        return torch.ones_like(logits[:, 0])
+    best = logits.topk(2, dim=-1).values - logits.logsumexp(dim=-1, keepdim=True)
+    return best[:, 0].exp() - best[:, 1].exp()
+
+
+def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    """Entropy in nats; tokens of probability 0 add nothing."""
+    log_p = logits.log_softmax(dim=-1)
+    p = log_p.exp()
+    return -(p * log_p.masked_fill(p == 0, 0.0)).sum(dim=-1)
+
+
+def _log_gap(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    gap = probability_gap(logits)
+    return gap.clamp_min(torch.finfo(gap.dtype).tiny).log()
+
+
+Score = Callable[[Float[Tensor, "M V"]], Float[Tensor, "M"]]
+
+LOG_SCORES: dict[str, Score] = {
+    "top_prob": top_probability,
+    "prob_diff": _log_gap,
+    "entropy": lambda logits: -entropy(logits),
+}
+UNCERTAINTIES: dict[str, Score] = {
+    "top_prob": lambda logits: -torch.expm1(top_probability(logits)),
+    "prob_diff": lambda logits: 1.0 - probability_gap(logits),
+    "entropy": entropy,
+}
+
+
+def make_strategy(
+    confidence: Confidence | None, threshold: float | None, confidence_temperature: float
+) -> PositionStrategy:
+    """Build the rule that the predictor's three options name.
+
+    Raises:
+        ValueError: a value out of range, or a threshold without a confidence.
+    """
+    if confidence is None:
+        if threshold is not None:
+            raise ValueError(
+                f"threshold is {threshold} but confidence is None; a threshold needs one of "
+                f"{', '.join(map(repr, UNCERTAINTIES))}"
+            )
+        return Uniform()
+    if threshold is not None:
+        return Budget(confidence, threshold)
+    return FixedCount(confidence, confidence_temperature)
