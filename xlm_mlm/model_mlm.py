@@ -325,6 +325,20 @@ def logits_at_positions(
     A model that declares `logits_at` is asked for those alone; another computes all of them.
     """
     if takes_logits_at(model):
-        return model(x_t, attention_mask, positions, block_mask, logits_at=flat)
-    logits = model(x_t, attention_mask, positions, block_mask)
+        return call_model(model, x_t, attention_mask, positions, block_mask, logits_at=flat)
+    logits = call_model(model, x_t, attention_mask, positions, block_mask)
     return logits.reshape(-1, logits.shape[-1])[flat]
+
+
+def call_model(
+    model: MLMModel,
+    x_t: Integer[Tensor, "B L"],
+    attention_mask: Bool[Tensor, "B L"] | None = None,
+    positions: Integer[Tensor, "B L"] | None = None,
+    block_mask: Any | None = None,
+    **extra: Any,
+) -> Tensor:
+    """Call a model of the protocol; `block_mask` is named only where there is one."""
+    if block_mask is not None:
+        extra["block_mask"] = block_mask
+    return model(x_t, attention_mask=attention_mask, positions=positions, **extra)

@@ -1,0 +1,83 @@
+"""From texts to batches: prompts with a mask are filled, the others continued."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Integer
+from torch import Tensor
+
+from xlm_mlm.checks import require_token_id
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts that are decoded together, padded on the left.
+
+    Attributes:
+        indices: the number of each row's prompt among all prompts.
+        input_ids: the prompts.
+        attention_mask: False at padding.
+        new_tokens: masks to append; 0 to fill the prompts' own.
+    """
+
+    indices: list[int]
+    input_ids: Integer[Tensor, "B L"]
+    attention_mask: Bool[Tensor, "B L"]
+    new_tokens: int
+
+    def to(self, device: Any) -> dict[str, Tensor]:
+        """The batch that the predictor reads, on a device."""
+        return {
+            "input_ids": self.input_ids.to(device),
+            "attention_mask": self.attention_mask.to(device),
+        }
+
+    def outputs(self, ids: Integer[Tensor, "B L"]) -> list[list[int]]:
+        """The tokens to show of each row: all but padding, or the appended ones alone."""
+        if self.new_tokens:
+            return ids[:, -self.new_tokens :].tolist()
+        return [row[keep].tolist() for row, keep in zip(ids, self.attention_mask, strict=True)]
+
+
+def batch_prompts(
+    prompts: list[str], tokenizer: Any, max_new_tokens: int | None
+) -> list[PromptBatch]:
+    """Tokenise prompts and sort them into those to fill and those to continue.
+
+    Raises:
+        ValueError: a string instead of a list, a prompt that is neither or empty with nothing to
+            append, or one without a mask while `max_new_tokens` is None.
+    """
+    if isinstance(prompts, str):
+        raise ValueError(f"prompts is the string {prompts!r}; it must be a list of strings")
+    mask_id = require_token_id(tokenizer, "mask", "find the positions to fill")
+    groups: dict[bool, list[tuple[int, list[int]]]] = {True: [], False: []}
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt {index} is {prompt!r}; every prompt must be a string")
+        ids = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        if mask_id not in ids and not max_new_tokens:
+            raise ValueError(
+                f"prompt {index} ({prompt!r}) holds no {tokenizer.mask_token}, and max_new_tokens "
+                f"is {max_new_tokens}; put {tokenizer.mask_token} where text is to be filled in, "
+                "or set max_new_tokens to continue the prompt"
+            )
+        groups[mask_id in ids].append((index, ids))
+    return [
+        _pad(group, tokenizer, 0 if filling else int(max_new_tokens or 0))
+        for filling, group in groups.items()
+        if group
+    ]
+
+
+def _pad(group: list[tuple[int, list[int]]], tokenizer: Any, new_tokens: int) -> PromptBatch:
+    pad_id = require_token_id(tokenizer, "pad", "put prompts of different lengths into one batch")
+    width = max(len(ids) for _, ids in group)
+    rows = torch.full((len(group), width), pad_id)
+    valid = torch.zeros(len(group), width, dtype=torch.bool)
+    for line, (_, ids) in enumerate(group):
+        if ids:
+            rows[line, -len(ids) :] = torch.tensor(ids)
+            valid[line, -len(ids) :] = True
+    return PromptBatch([index for index, _ in group], rows, valid, new_tokens)

@@ -1,0 +1,156 @@
+"""Where a batch stands between two passes; what decides control flow stays on the CPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Integer
+from torch import Tensor
+
+from xlm_mlm.modeling.masks import segment_block_mask
+from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
+
+
+def begin(
+    batch: MLMBatch, mask_id: int, new_tokens: int, sample_ids: Integer[Tensor, "B"]
+) -> MLMStepResults:
+    """State before the first pass: the batch, with `new_tokens` masks appended to every row.
+
+    Raises:
+        KeyError: the batch has no `input_ids`.
+        ValueError: `input_ids` of a wrong shape, or masks to be appended to a packed batch.
+    """
+    if batch.get("input_ids") is None:
+        raise KeyError(
+            "prediction needs 'input_ids', which the batch does not have; its fields: "
+            f"{', '.join(sorted(batch)) or 'none'}"
+        )
+    x = batch["input_ids"]
+    if x.ndim != 2 or len(x) == 0:
+        raise ValueError(
+            f"input_ids have shape {tuple(x.shape)}; they must be (batch, length), batch not 0"
+        )
+    block_mask = batch.get("block_mask")
+    if block_mask is None and batch.get("segment_ids") is not None:
+        block_mask = segment_block_mask(batch["segment_ids"])
+    if new_tokens and block_mask is not None:
+        raise ValueError(
+            f"max_new_tokens is {new_tokens}, but the batch is packed: nothing can be appended "
+            "behind several segments; leave max_new_tokens None to fill masks in place"
+        )
+    x, attention_mask, positions = _append(batch, mask_id, new_tokens)
+    masked = (x == mask_id).cpu()
+    rows = len(x)
+    return {
+        "x": x,
+        "attention_mask": attention_mask,
+        "positions": positions,
+        "block_mask": block_mask,
+        "logits": None,
+        "masked": masked,
+        "filled": torch.zeros_like(masked),
+        "steps_taken": torch.zeros(rows, dtype=torch.long),
+        "done": ~masked.any(dim=1),
+        "active": torch.zeros(rows, dtype=torch.bool),
+        "current_step": 0,
+        "sample_ids": sample_ids,
+    }
+
+
+def _append(
+    batch: MLMBatch, mask_id: int, count: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    x = batch["input_ids"]
+    valid, positions = batch.get("attention_mask"), batch.get("positions")
+    if not count:
+        return x.clone(), valid, positions
+    x = torch.cat((x, x.new_full((len(x), count), mask_id)), dim=1)
+    if valid is not None:
+        if valid.ndim != 2:
+            raise ValueError(
+                f"attention_mask has shape {tuple(valid.shape)}; when masks are appended it must "
+                "be (batch, length)"
+            )
+        valid = torch.cat((valid, valid.new_ones(len(x), count)), dim=1)
+    if positions is not None:
+        following = torch.arange(1, count + 1, device=positions.device)
+        positions = torch.cat((positions, positions[:, -1:] + following), dim=1)
+    return x, valid, positions
+
+
+def advance(
+    state: MLMStepResults,
+    before: Bool[Tensor, "B L"],
+    chosen: Integer[Tensor, "N"],
+    tokens: Integer[Tensor, "N"],
+    logits: Tensor | None,
+) -> MLMStepResults:
+    """State after a pass that put `tokens` at the flat positions `chosen` (on the CPU).
+
+    `before` are the masks that the pass began with.
+    """
+    x = state["x"].clone()
+    x.view(-1)[chosen.to(x.device)] = tokens.to(x.dtype)
+    filled = torch.zeros_like(before)
+    filled.view(-1)[chosen] = True
+    masked = before & ~filled
+    active = before.any(dim=1)
+    return {
+        **state,
+        "x": x,
+        "logits": logits,
+        "masked": masked,
+        "filled": filled,
+        "steps_taken": state["steps_taken"] + active.long(),
+        "done": ~masked.any(dim=1),
+        "active": active,
+        "current_step": state["current_step"] + 1,
+    }
+
+
+def masks_left(state: MLMStepResults, mask_id: int) -> Bool[Tensor, "B L"]:
+    """The masks still to fill, on the CPU; looked up in `x` if no pass has noted them yet."""
+    return state["masked"] if "masked" in state else (state["x"] == mask_id).cpu()
+
+
+def at_work(state: MLMStepResults, rows: Integer[Tensor, "A"]) -> dict[str, Any]:
+    """The model's arguments for some rows only, so that finished ones cost nothing.
+
+    A packed batch keeps all its rows: a `BlockMask` is built for a whole batch.
+    """
+    names = {"x": "x_t", "attention_mask": "attention_mask", "positions": "positions"}
+    inputs = {to: state.get(name) for name, to in names.items()}
+    inputs["block_mask"] = state.get("block_mask")
+    if inputs["block_mask"] is None and len(rows) < len(state["x"]):
+        picked = rows.to(state["x"].device)
+        for name in names.values():
+            value = inputs[name]
+            if value is not None and len(value) > 1:
+                inputs[name] = value[picked]
+    return inputs
+
+
+def stream_places(state: MLMStepResults) -> Integer[Tensor, "B L"]:
+    """Where each position stands in its sample, padding not counted, on the CPU.
+
+    Random numbers are looked up by it, so that padding to a longer neighbour changes none.
+    """
+    shape, valid = state["x"].shape, state["attention_mask"]
+    if valid is None or valid.ndim != 2:
+        return torch.arange(shape[1]).expand(shape)
+    return ((valid.cpu() != 0).long().cumsum(dim=1) - 1).clamp_min(0)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Run a model in eval mode, and give every module its own mode back."""
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        if modules:
+            model.eval()
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode

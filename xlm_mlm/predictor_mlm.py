@@ -1,0 +1,380 @@
+"""The decoding loop: passes, stopping, results. The rules of sampling live in `sampling/`."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+from xlm import flags
+from xlm.harness import Predictor
+
+from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.decoding.prompts import PromptBatch, batch_prompts
+from xlm_mlm.decoding.state import (
+    advance,
+    at_work,
+    begin,
+    evaluating,
+    masks_left,
+    stream_places,
+)
+from xlm_mlm.history_mlm import HistoryPluginBase
+from xlm_mlm.model_mlm import call_model, logits_at_positions
+from xlm_mlm.sampling.candidates import Candidates
+from xlm_mlm.sampling.positions import Confidence, PositionStrategy, make_strategy
+from xlm_mlm.sampling.streams import GlobalStream, Purpose, SampleStreams
+from xlm_mlm.sampling.tokens import TokenSampler, suppress
+from xlm_mlm.types_mlm import MLMBatch, MLMModel, MLMPredictionDict, MLMStepResults
+
+logger = logging.getLogger(__name__)
+
+
+class LogitsShiftBy1:
+    """A `logits_hook` for models that score the next token: moves each score to its own position.
+
+    The first position has no predecessor and keeps its own scores.
+    """
+
+    def __call__(self, logits: Float[Tensor, "B L V"]) -> Float[Tensor, "B L V"]:
+        """Logits at t become those the model gave at t - 1."""
+        return torch.cat((logits[:, :1], logits[:, :-1]), dim=1)
+
+
+class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
+    """Fills masks in any order, several in a pass, in at most `max_steps` passes.
+
+    Each pass chooses positions (`confidence`, `threshold`, or `strategy`), draws their tokens
+    (`temperature`, `top_k`, `top_p`) and keeps them. No pass runs in which nothing is filled.
+
+    Args:
+        max_steps: most forward passes a sample may take.
+        max_new_tokens: masks appended behind each row; None or 0 fills masks in place.
+        tokenizer: the host sets it when it is None; so it does with the next two.
+        model: the network; it is not registered as a submodule.
+        noise_schedule: unused, part of the host's protocol.
+        top_k: draw among the k most probable tokens.
+        top_p: draw among the most probable tokens whose probabilities reach p.
+        confidence: None fills positions at random; `top_prob`, `prob_diff` or `entropy` rank
+            them by the model's confidence.
+        threshold: with a confidence: fill as many as keep the summed uncertainty under it,
+            instead of spreading the masks evenly over the passes.
+        skip_special_tokens: leave special tokens out of the text.
+        temperature: of the draw; 0 takes the most probable token.
+        confidence_temperature: of the noise on the ranking; 0 ranks greedily.
+        logits_hook: called with the logits (B, L, V) before anything else looks at them. With a
+            true attribute `pointwise` it is taken to work position by position and gets those of
+            the needed positions only, (N, V).
+        history: keeps a record of every pass.
+        seed: gives every sample random numbers of its own, so that its output does not depend on
+            its batch. Without it, torch's global generator is used.
+        strategy: a position rule of your own, instead of `confidence` and `threshold`.
+
+    Raises:
+        ValueError: an option out of range, or options that contradict each other.
+    """
+
+    def __init__(
+        self,
+        max_steps: int,
+        max_new_tokens: int | None = None,
+        tokenizer: Any | None = None,
+        model: MLMModel | None = None,
+        noise_schedule: Any | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        confidence: Confidence | None = None,
+        threshold: float | None = None,
+        skip_special_tokens: bool = True,
+        *,
+        temperature: float = 1.0,
+        confidence_temperature: float = 1.0,
+        logits_hook: Callable[[Tensor], Tensor] | None = None,
+        history: HistoryPluginBase | None = None,
+        seed: int | None = None,
+        strategy: PositionStrategy | None = None,
+    ) -> None:
+        super().__init__()
+        self.max_steps = require_int("max_steps", max_steps, 1)
+        if max_new_tokens is not None:
+            require_int("max_new_tokens", max_new_tokens, 0)
+        if strategy is not None and (confidence, threshold) != (None, None):
+            raise ValueError(
+                f"strategy is set together with confidence={confidence!r} and "
+                f"threshold={threshold!r}; give one or the other"
+            )
+        self.strategy = strategy or make_strategy(confidence, threshold, confidence_temperature)
+        self.sampler = TokenSampler(temperature, top_k, top_p)
+        self.max_new_tokens = max_new_tokens
+        self.tokenizer = tokenizer
+        self.model = model
+        self.noise_schedule = noise_schedule
+        self.skip_special_tokens = skip_special_tokens
+        self.logits_hook = logits_hook
+        self.history = history
+        self.reseed(seed)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # As a submodule the model would be saved, moved and wrapped twice.
+        if name == "model":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def reseed(self, seed: int | None) -> None:
+        """Start the samples' random streams, and their count, anew.
+
+        Raises:
+            ValueError: the seed is not None or an integer from 0 to 2**64 - 1.
+        """
+        self.streams = GlobalStream() if seed is None else SampleStreams(seed)
+        self.samples_seen = 0
+
+    def reset(self) -> None:
+        """Forget what was recorded of earlier batches; random streams go on."""
+        if self.history is not None:
+            self.history.reset()
+
+    def predict(
+        self,
+        batch: MLMBatch,
+        batch_idx: int | None = None,
+        dataloader_idx: int | None = None,
+        dataloader_name: str | None = None,
+    ) -> MLMPredictionDict:
+        """Fill every mask of a batch, which is left as it is.
+
+        Args:
+            batch: `input_ids` (B, L), with `attention_mask`, `positions`, `segment_ids`,
+                `block_mask` or `sample_ids` (Integer[B]) where there are any.
+            batch_idx: unused, part of the host's protocol; so are the next two.
+            dataloader_idx: unused.
+            dataloader_name: unused.
+
+        Raises:
+            KeyError: the batch has no `input_ids`.
+            ValueError: there is no model or tokenizer, or the batch does not fit them.
+        """
+        return self._predict(batch, self.max_new_tokens or 0)
+
+    def _predict(self, batch: MLMBatch, new_tokens: int) -> MLMPredictionDict:
+        if self.model is None:
+            raise ValueError("MLMPredictor has no model; pass model=..., or let the host set it")
+        self.reset()
+        started = time.perf_counter()
+        with torch.inference_mode(), evaluating(self.model):
+            state = begin(batch, self._mask_id(), new_tokens, self._sample_ids(batch))
+            if self.history is not None:
+                self.history.begin(state)
+            seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
+            while not self.stop(state).all():
+                last = state["current_step"] == self.max_steps - 1
+                state = self.predict_single_step(state, final_step=last)
+                seconds[state["active"]] = time.perf_counter() - started
+                self._record(state)
+        if self.history is not None:
+            self.history.finalize()
+        return self._results(state, new_tokens, seconds.tolist())
+
+    def predict_single_step(
+        self, step_results: MLMStepResults, final_step: bool = False
+    ) -> MLMStepResults:
+        """Run one pass over the rows that still have a mask.
+
+        Args:
+            step_results: the state that the last pass returned; it is left as it is.
+            final_step: fill every mask that is left.
+
+        Returns:
+            The state after the pass, all B rows of it.
+        """
+        masked = masks_left(step_results, self._mask_id())
+        candidates = Candidates.of(masked)
+        if not len(candidates.rows):
+            return {**step_results, "active": torch.zeros_like(step_results["active"])}
+        left = max(self.max_steps - step_results["current_step"], 1)
+        candidates = dataclasses.replace(
+            candidates,
+            passes_left=1 if final_step else left,
+            noise=self._noise(step_results, candidates, Purpose.POSITION),
+        )
+        every = _flat(candidates, candidates.valid, masked.shape[1])
+        all_logits = None
+        if self.strategy.needs_logits or self.history is not None:
+            all_logits = self._logits(step_results, candidates.rows, every)
+        chosen = self._select(candidates, all_logits)
+        flat = _flat(candidates, chosen, masked.shape[1])
+        if all_logits is None:
+            logits = self._logits(step_results, candidates.rows, flat)
+        else:
+            logits = all_logits[chosen[candidates.valid].to(all_logits.device)]
+        uniform = self._noise(step_results, candidates, Purpose.TOKEN)[chosen]
+        tokens = self.sampler(logits, uniform)
+        kept = None if self.history is None else _dense(all_logits, every, masked.shape)
+        return advance(step_results, masked, flat, tokens, kept)
+
+    def _select(self, candidates: Candidates, logits: Tensor | None) -> Bool[Tensor, "A K"]:
+        """Ask the strategy, and hold it to its promise; the pass's one synchronisation."""
+        chosen = self.strategy.select(dataclasses.replace(candidates, logits=logits)).cpu()
+        if not chosen.any(dim=1).all() or (chosen & ~candidates.valid).any():
+            raise ValueError(
+                f"{type(self.strategy).__name__}.select must mark at least one candidate of every "
+                "line and only valid ones; it did not"
+            )
+        return candidates.valid if candidates.passes_left == 1 else chosen
+
+    def _logits(
+        self, state: MLMStepResults, rows: Integer[Tensor, "A"], flat: Integer[Tensor, "N"]
+    ) -> Float[Tensor, "N V"]:
+        """Logits at flat positions of the whole batch, from a pass over some rows of it."""
+        inputs = at_work(state, rows)
+        length = state["x"].shape[1]
+        if len(inputs["x_t"]) < len(state["x"]):
+            line_of = torch.zeros(len(state["x"]), dtype=torch.long)
+            line_of[rows] = torch.arange(len(rows))
+            flat = line_of[flat // length] * length + flat % length
+        flat = flat.to(inputs["x_t"].device)
+        hook = self.logits_hook
+        if hook is None or getattr(hook, "pointwise", False):
+            logits = logits_at_positions(self.model, flat=flat, **inputs)
+            logits = logits if hook is None else hook(logits)
+        else:
+            logits = hook(call_model(self.model, **inputs))
+            logits = logits.reshape(-1, logits.shape[-1])[flat]
+        return suppress(logits, [self._mask_id()])
+
+    def _noise(
+        self, state: MLMStepResults, candidates: Candidates, purpose: Purpose
+    ) -> Float[Tensor, "A K"]:
+        places = stream_places(state)[candidates.rows].gather(1, candidates.columns)
+        ids = candidates.rows
+        if "sample_ids" in state:
+            ids = state["sample_ids"][ids]
+        return self.streams.uniform(ids, state["current_step"], purpose, places)
+
+    def _sample_ids(self, batch: MLMBatch) -> Integer[Tensor, "B"]:
+        rows = len(batch["input_ids"]) if batch.get("input_ids") is not None else 0
+        if batch.get("sample_ids") is not None:
+            ids = torch.as_tensor(batch["sample_ids"]).cpu()
+            if ids.shape != (rows,) or ids.is_floating_point() or (ids < 0).any():
+                raise ValueError(
+                    f"sample_ids are {ids.tolist()}; they must be {rows} integers of at least 0, "
+                    "one a row"
+                )
+            return ids
+        rank, world = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        ids = rank + world * torch.arange(self.samples_seen, self.samples_seen + rows)
+        self.samples_seen += rows
+        return ids
+
+    def _mask_id(self) -> int:
+        return require_token_id(self.tokenizer, "mask", "find the positions to fill")
+
+    def _record(self, state: MLMStepResults) -> None:
+        if self.history is not None:
+            self.history.update_history(state)
+        if flags.DEBUG_PRINT_PREDS:
+            for text in self.decode(state)[0]:
+                logger.info("after pass %d: %s", state["current_step"], text)
+
+    def _results(
+        self, state: MLMStepResults, new_tokens: int, seconds: list[float]
+    ) -> MLMPredictionDict:
+        text, ids = self.decode(state)
+        start = ids.shape[1] - new_tokens
+        preds: MLMPredictionDict = {
+            "loss": None,
+            "text": text,
+            # Cloned outside inference mode, so that metrics may use it as any other tensor.
+            "ids": ids.clone(),
+            "time_taken": seconds,
+            "output_start_idx": torch.full((len(ids),), start, device=ids.device),
+            "steps_taken": state["steps_taken"].tolist(),
+        }
+        if self.history is not None:
+            preds["fid"] = [entry["fid"] for entry in self.history.to_dict()]
+        return preds
+
+    def stop(self, step_results: MLMStepResults) -> Bool[Tensor, "B"]:
+        """Rows with no mask left, on the CPU."""
+        return step_results["done"]
+
+    def decode(self, results: MLMStepResults) -> tuple[list[str], Integer[Tensor, "B L"]]:
+        """Text of every row, prompt included, and the rows themselves."""
+        x = results["x"]
+        texts = self.tokenizer.batch_decode(x, skip_special_tokens=self.skip_special_tokens)
+        return texts, x
+
+    def to_dict(
+        self,
+        batch: MLMBatch,
+        preds: MLMPredictionDict,
+        batch_idx: int | None = None,
+        dataloader_idx: int | None = None,
+        dataloader_name: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """One dictionary a sample, of plain strings, numbers and lists.
+
+        The host's per-sample metrics (`metric_*`) are passed through.
+        """
+        rows = len(preds["text"])
+        columns: dict[str, list[Any]] = {
+            "text": list(preds["text"]),
+            "ids": preds["ids"].tolist(),
+            "steps_taken": list(preds["steps_taken"]),
+            "time_taken": list(preds["time_taken"]),
+            "output_start_idx": preds["output_start_idx"].tolist(),
+        }
+        for name, value in preds.items():
+            if name == "fid" or name.startswith("metric_"):
+                values = value.tolist() if isinstance(value, Tensor) else value
+                columns[name] = values if isinstance(values, list) else [values] * rows
+        return [{name: column[i] for name, column in columns.items()} for i in range(rows)]
+
+    def generate(self, prompts: list[str]) -> list[str]:
+        """Fill the masks of each prompt, or continue it by `max_new_tokens` if it has none.
+
+        Args:
+            prompts: texts; they are tokenised as they stand, nothing is added.
+
+        Returns:
+            The texts in order: a filled prompt whole, of a continued one the continuation.
+
+        Raises:
+            ValueError: a prompt without a mask while `max_new_tokens` is None, an empty one, or
+                a plain string where a list of them is expected.
+        """
+        texts: dict[int, str] = {}
+        device = getattr(next(iter(self._parameters_of_model()), None), "device", "cpu")
+        for group in batch_prompts(prompts, self.tokenizer, self.max_new_tokens):
+            preds = self._predict(group.to(device), group.new_tokens)
+            texts.update(self._texts_of(group, preds["ids"]))
+        return [texts[i] for i in range(len(prompts))]
+
+    def _parameters_of_model(self) -> Any:
+        return self.model.parameters() if isinstance(self.model, torch.nn.Module) else ()
+
+    def _texts_of(self, group: PromptBatch, ids: Integer[Tensor, "B L"]) -> dict[int, str]:
+        rows = group.outputs(ids.cpu())
+        texts = [
+            self.tokenizer.decode(row, skip_special_tokens=self.skip_special_tokens) for row in rows
+        ]
+        return dict(zip(group.indices, texts, strict=True))
+
+
+def _flat(candidates: Candidates, chosen: Bool[Tensor, "A K"], length: int) -> Integer[Tensor, "N"]:
+    """Row-major indices of the chosen candidates into the batch, on the CPU."""
+    return (candidates.rows[:, None] * length + candidates.columns)[chosen]
+
+
+def _dense(
+    logits: Float[Tensor, "M V"], flat: Integer[Tensor, "M"], shape: torch.Size
+) -> Float[Tensor, "B L V"]:
+    out = logits.new_zeros(shape.numel(), logits.shape[-1])
+    out[flat.to(out.device)] = logits
+    return out.view(*shape, -1)
