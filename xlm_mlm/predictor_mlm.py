@@ -20,7 +20,6 @@ from xlm_mlm.decoding.state import (
     begin,
     evaluating,
     masks_left,
-    stream_places,
 )
 from xlm_mlm.history_mlm import HistoryPluginBase
 from xlm_mlm.model_mlm import call_model, logits_at_positions
@@ -210,7 +209,9 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         if all_logits is None:
             logits = self._logits(step_results, candidates.rows, flat)
         else:
-            logits = all_logits[chosen[candidates.valid].to(all_logits.device)]
+            # Indices from the CPU: a boolean index would synchronise on CUDA.
+            picked = chosen[candidates.valid].nonzero().squeeze(1)
+            logits = all_logits[picked.to(all_logits.device)]
         uniform = self._noise(step_results, candidates, Purpose.TOKEN)[chosen]
         tokens = self.sampler(logits, uniform)
         kept = None if self.history is None else _dense(all_logits, every, masked.shape)
@@ -249,8 +250,10 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
     def _noise(
         self, state: MLMStepResults, candidates: Candidates, purpose: Purpose
     ) -> Float[Tensor, "A K"]:
-        places = stream_places(state)[candidates.rows].gather(1, candidates.columns)
-        ids = candidates.rows
+        places, ids = candidates.columns, candidates.rows
+        # A state made by hand may have neither: a row is then its own sample.
+        if "places" in state:
+            places = state["places"][candidates.rows].gather(1, places)
         if "sample_ids" in state:
             ids = state["sample_ids"][ids]
         return self.streams.uniform(ids, state["current_step"], purpose, places)

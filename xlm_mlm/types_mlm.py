@@ -119,6 +119,7 @@ class MLMStepResults(TypedDict):
         active: rows that took part in this pass, on the CPU.
         current_step: passes done.
         sample_ids: number of each sample, the key of its random stream, on the CPU.
+        places: where each position stands in its sample, padding not counted, on the CPU.
     """
 
     x: Integer[Tensor, "B L"]
@@ -133,6 +134,7 @@ class MLMStepResults(TypedDict):
     active: Bool[Tensor, "B"]
     current_step: int
     sample_ids: NotRequired[Integer[Tensor, "B"]]
+    places: NotRequired[Integer[Tensor, "B L"]]
 
 
 class MLMModel(Protocol):

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Integer
 from torch import Tensor
 
 from xlm_mlm.modeling.masks import segment_block_mask
+from xlm_mlm.modeling.rotary import derived_positions
 from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
 
 
@@ -55,6 +56,7 @@ def begin(
         "active": torch.zeros(rows, dtype=torch.bool),
         "current_step": 0,
         "sample_ids": sample_ids,
+        "places": _places(x, attention_mask),
     }
 
 
@@ -131,15 +133,14 @@ def at_work(state: MLMStepResults, rows: Integer[Tensor, "A"]) -> dict[str, Any]
     return inputs
 
 
-def stream_places(state: MLMStepResults) -> Integer[Tensor, "B L"]:
+def _places(x: Tensor, valid: Tensor | None) -> Integer[Tensor, "B L"]:
     """Where each position stands in its sample, padding not counted, on the CPU.
 
     Random numbers are looked up by it, so that padding to a longer neighbour changes none.
     """
-    shape, valid = state["x"].shape, state["attention_mask"]
     if valid is None or valid.ndim != 2:
-        return torch.arange(shape[1]).expand(shape)
-    return ((valid.cpu() != 0).long().cumsum(dim=1) - 1).clamp_min(0)
+        return torch.arange(x.shape[1]).expand(x.shape)
+    return derived_positions(valid.cpu() != 0)
 
 
 @contextmanager
