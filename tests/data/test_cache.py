@@ -1,0 +1,142 @@
+"""The cache: its folder is a function of everything the rows depend on, and appears at once."""
+
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import datasets
+import pytest
+from xlm.datamodule import SimpleSpaceTokenizer
+
+from xlm_mlm.data.cache import CachedDatasetManager, digest, tokenizer_state
+from xlm_mlm.data.tokenizers import ByteTokenizer
+
+
+class CountingManager(CachedDatasetManager):
+    """Serves `value` three times and counts how often it had to make the rows."""
+
+    dataset_name = "counting"
+
+    def __init__(self, value=1, split="train", **options):
+        super().__init__(None, split, {"batch_size": 1}, **options)
+        self.value = value
+        self.made = 0
+
+    def cache_inputs(self):
+        return {"value": self.value}
+
+    def make_rows(self, tokenizer, workspace):
+        self.made += 1
+        return datasets.Dataset.from_dict({"input_ids": [[self.value]] * 3})
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "xlm_mlm" / "counting").iterdir())
+
+
+def test_rows_are_made_once(tmp_path, tokenizer):
+    first, second = CountingManager(), CountingManager()
+    assert first.prepare_data(str(tmp_path), tokenizer) is None
+    rows = second.prepare_data(str(tmp_path), tokenizer, load=True)
+    assert (first.made, second.made) == (1, 0)
+    assert rows["input_ids"] == [[1]] * 3
+
+
+def test_another_option_split_or_tokenizer_is_another_folder(tmp_path, tokenizer):
+    CountingManager().prepare_data(str(tmp_path), tokenizer)
+    CountingManager(value=2).prepare_data(str(tmp_path), tokenizer)
+    CountingManager(split="test").prepare_data(str(tmp_path), tokenizer)
+    CountingManager().prepare_data(str(tmp_path), SimpleSpaceTokenizer.for_numbers(21))
+    names = folders(tmp_path)
+    assert len(names) == 4
+    assert sum(name.startswith("train-") for name in names) == 3
+
+
+def test_nothing_is_left_behind(tmp_path, tokenizer):
+    class Failing(CountingManager):
+        def make_rows(self, tokenizer, workspace):
+            workspace.mkdir()
+            (workspace / "half").write_text("written")
+            raise ValueError("no rows")
+
+    with pytest.raises(ValueError, match="no rows"):
+        Failing().prepare_data(str(tmp_path), tokenizer)
+    assert folders(tmp_path) == []
+
+
+def test_rewriting_replaces_the_rows(tmp_path, tokenizer):
+    manager = CountingManager(rewrite_manual_cache=True)
+    manager.prepare_data(str(tmp_path), tokenizer)
+    manager.value, old = 5, folders(tmp_path)
+    manager.cache_inputs = lambda: {"value": 1}
+    rows = manager.prepare_data(str(tmp_path), tokenizer, load=True)
+    assert rows["input_ids"] == [[5]] * 3
+    assert folders(tmp_path) == old
+
+
+class BothAtOnce(CountingManager):
+    def make_rows(self, tokenizer, workspace):
+        barrier = self.barrier
+        barrier.wait(timeout=60)  # both have found the folder missing
+        return super().make_rows(tokenizer, workspace)
+
+
+def _prepare(root: str, barrier, queue) -> None:
+    manager = BothAtOnce()
+    manager.barrier = barrier
+    rows = manager.prepare_data(root, ByteTokenizer(), load=True)
+    queue.put(rows["input_ids"])
+
+
+def test_two_processes_at_once_both_succeed(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(2), context.Queue()
+    workers = [
+        context.Process(target=_prepare, args=(str(tmp_path), barrier, queue)) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    results = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(timeout=60)
+    assert results == [[[1]] * 3] * 2
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(folders(tmp_path)) == 1
+
+
+def test_setup_loads_in_its_stages_only(tmp_path, tokenizer):
+    manager = CountingManager(stages=["test"])
+    manager.prepare_data(str(tmp_path), tokenizer)
+    rest = {"block_size": 4, "is_ddp": False, "rank": 0, "world_size": 1}
+    manager.setup("fit", manual_cache_dir=str(tmp_path), tokenizer=tokenizer, **rest)
+    assert manager.dataset is None
+    manager.setup("test", manual_cache_dir=str(tmp_path), tokenizer=tokenizer, **rest)
+    assert len(manager.dataset) == 3
+
+
+def test_overfitting_flag_serves_the_training_split(monkeypatch):
+    monkeypatch.setattr("xlm.flags.DEBUG_OVERFIT", True)
+    assert CountingManager(split="test").split == "train"
+
+
+def test_unknown_split_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'val'.*'validation'"):
+        CountingManager(split="val")
+
+
+def test_digest_refuses_what_has_no_stable_text():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+    with pytest.raises(TypeError):
+        digest({"a": object()})
+
+
+def test_tokenizer_state_is_the_content_not_the_place(tmp_path):
+    tokenizer = ByteTokenizer()
+    before = digest(tokenizer_state(tokenizer))
+    tokenizer(["a", "bb"], padding=True, truncation=True, max_length=1)
+    tokenizer.save_pretrained(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    states = [tokenizer, *(ByteTokenizer.from_pretrained(tmp_path / n) for n in ("one", "two"))]
+    assert {digest(tokenizer_state(state)) for state in states} == {before}
+    tokenizer.add_tokens(["new"])
+    assert digest(tokenizer_state(tokenizer)) != before
