@@ -1,0 +1,186 @@
+"""The user's own text as training rows: documents to tokens to blocks, packed or padded."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.arrow_writer import ArrowWriter
+
+from xlm_mlm.checks import require_choice, require_int, require_token_id
+from xlm_mlm.data.cache import CachedDatasetManager
+from xlm_mlm.data.readers import DOCUMENTS, content_digest, find_files, read_documents
+
+_DOCUMENTS_AT_A_TIME = 64
+_FEATURES = datasets.Features({"input_ids": datasets.Sequence(datasets.Value("int32"))})
+
+
+def is_validation(text: str, fraction: float, seed: int) -> bool:
+    """Whether a document is held out: by a hash of its text, so never by its place.
+
+    Adding, removing or reordering documents moves no other one, and two equal documents are
+    never on both sides.
+
+    Raises:
+        ValueError: `text` holds half of a surrogate pair, which is no Unicode text.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a document is not Unicode text: {error}") from None
+    value = hashlib.blake2b(content, digest_size=8, salt=seed.to_bytes(8, "little")).digest()
+    return int.from_bytes(value, "little") < fraction * 2**64
+
+
+def encode_documents(
+    documents: Iterable[str], tokenizer: Any, bos: int, eos: int
+) -> Iterator[list[int]]:
+    """`[BOS] tokens [EOS]` of each document. A "[MASK]" in the text is text, not a mask."""
+    waiting: list[str] = []
+
+    def encoded() -> Iterator[list[int]]:
+        batch = tokenizer(
+            waiting, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
+        for ids in batch["input_ids"]:
+            yield [bos, *ids, eos]
+
+    for document in documents:
+        waiting.append(document)
+        if len(waiting) == _DOCUMENTS_AT_A_TIME:
+            yield from encoded()
+            waiting = []
+    if waiting:
+        yield from encoded()
+
+
+def padded_rows(documents: Iterable[list[int]], block_size: int) -> Iterator[list[int]]:
+    """Each document cut into rows of at most `block_size`; the last of each is shorter."""
+    for ids in documents:
+        for start in range(0, len(ids), block_size):
+            yield ids[start : start + block_size]
+
+
+def packed_rows(documents: Iterable[list[int]], block_size: int) -> Iterator[list[int]]:
+    """All documents end to end in blocks of `block_size`; a last block not full is dropped."""
+    stream: list[int] = []
+    for ids in documents:
+        stream.extend(ids)
+        full = len(stream) - len(stream) % block_size
+        for start in range(0, full, block_size):
+            yield stream[start : start + block_size]
+        del stream[:full]
+
+
+class TextDatasetManager(CachedDatasetManager):
+    """Rows of `input_ids` from local files. "train" is one side, every other split the other.
+
+    Rows carry BOS where a document begins and EOS where it ends, nowhere else, so the collator
+    is to add neither.
+
+    Args:
+        data_files: a .txt, .jsonl or .parquet file, a glob, or a list of both.
+        block_size: tokens in a packed row; most tokens in a padded one.
+        packed: whether a row may hold several documents and is always full.
+        text_field: field with the text, in .jsonl and .parquet.
+        document: what a document is in .txt files: "paragraph", "line" or "file".
+        validation_fraction: expected share of the documents that are held out; between 0 and 1.
+        seed: decides which; at least 0.
+        options: see `CachedDatasetManager`.
+
+    Raises:
+        ValueError: an option out of range, or no files named.
+        FileNotFoundError: a path or a glob that matches no file.
+    """
+
+    dataset_name = "text"
+
+    def __init__(
+        self,
+        collator: Any,
+        split: str,
+        dataloader_kwargs: Mapping[str, Any],
+        data_files: str | Sequence[str] | None,
+        block_size: int,
+        packed: bool = True,
+        text_field: str = "text",
+        document: str = "paragraph",
+        validation_fraction: float = 0.05,
+        seed: int = 0,
+        **options: Any,
+    ):
+        super().__init__(collator, split, dataloader_kwargs, **options)
+        self.files = find_files(data_files)
+        self.block_size = require_int("block_size", block_size, 2)
+        self.packed = require_choice("packed", packed, (True, False))
+        self.text_field = text_field
+        self.document = require_choice("document", document, DOCUMENTS)
+        if not 0 < validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction is {validation_fraction!r}; it must lie between 0 and 1"
+            )
+        self.validation_fraction = float(validation_fraction)
+        self.seed = require_int("seed", seed, 0)
+
+    def cache_inputs(self) -> dict[str, Any]:
+        return {
+            "files": [[path.suffix.lower(), content_digest(path)] for path in self.files],
+            "block_size": self.block_size,
+            "packed": bool(self.packed),
+            "text_field": self.text_field,
+            "document": self.document,
+            "validation_fraction": self.validation_fraction,
+            "seed": self.seed,
+        }
+
+    def make_rows(self, tokenizer: Any, workspace: Path) -> datasets.Dataset:
+        bos = require_token_id(tokenizer, "bos", "mark where a document begins")
+        eos = require_token_id(tokenizer, "eos", "mark where a document ends")
+        count = _Counter()
+        documents = encode_documents(self._documents(count), tokenizer, bos, eos)
+        cut = packed_rows if self.packed else padded_rows
+        workspace.mkdir()
+        arrow = workspace / "rows.arrow"
+        rows = 0
+        # Row by row to disk: the text may be larger than memory.
+        with ArrowWriter(path=str(arrow), features=_FEATURES) as writer:
+            for ids in cut(documents, self.block_size):
+                writer.write({"input_ids": ids})
+                rows += 1
+            writer.finalize()
+        if not rows:
+            raise self._nothing(count)
+        return datasets.Dataset.from_file(str(arrow))
+
+    def _documents(self, count: "_Counter") -> Iterator[str]:
+        held_out = self.split != "train"
+        for path in self.files:
+            for text in read_documents(path, self.text_field, self.document):
+                count.read += 1
+                if is_validation(text, self.validation_fraction, self.seed) == held_out:
+                    count.kept += 1
+                    yield text
+
+    def _nothing(self, count: "_Counter") -> ValueError:
+        names = ", ".join(map(str, self.files[:3])) + (", ..." if len(self.files) > 3 else "")
+        if not count.read:
+            return ValueError(f"data_files hold no text but white space: {names}")
+        if not count.kept:
+            return ValueError(
+                f"no document is in the {self.split} split: {count.read} read from {names}, "
+                f"validation_fraction {self.validation_fraction}, seed {self.seed}. Change these, "
+                "or make documents smaller (document=paragraph or line for .txt)"
+            )
+        return ValueError(
+            f"the {count.kept} documents in the {self.split} split fill no block of "
+            f"{self.block_size} tokens; lower block_size or set packed=false"
+        )
+
+
+class _Counter:
+    """Documents seen and documents kept, for the message when no row comes out."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.kept = 0
