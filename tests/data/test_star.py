@@ -1,0 +1,148 @@
+"""Star graphs: the host's own, disjoint, of the sizes that the experiments reckon with."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from xlm.datamodule import SimpleSpaceTokenizer
+
+from xlm_mlm.data.star import GENERATORS, StarGraphDatasetManager, generate_splits, graph_key
+
+COUNTS = {"train": 300, "validation": 20, "test": 100}
+# difficulty: generator, its arguments, block size, input block size
+DIFFICULTIES = {
+    "easy": ("simple", {"degree": 3, "pathlength": 5, "vocab_size": 20}, 14, 28),
+    "medium": (
+        "asymmetric",
+        {
+            "degree": 3,
+            "min_pathlength": 3,
+            "max_pathlength": 6,
+            "min_plan_length": 2,
+            "vocab_size": 20,
+        },
+        16,
+        36,
+    ),
+    "hard": (
+        "asymmetric",
+        {
+            "degree": 5,
+            "min_pathlength": 6,
+            "max_pathlength": 12,
+            "min_plan_length": 5,
+            "vocab_size": 56,
+        },
+        28,
+        116,
+    ),
+}
+
+
+def manager(difficulty="easy", split="train", **options):
+    generator, kwargs, _, _ = DIFFICULTIES[difficulty]
+    options = {"counts": COUNTS, **options}
+    return StarGraphDatasetManager(None, split, {"batch_size": 1}, generator, kwargs, **options)
+
+
+def rows(difficulty="easy", split="train", **options):
+    tokenizer = SimpleSpaceTokenizer.for_numbers(DIFFICULTIES[difficulty][1]["vocab_size"])
+    return manager(difficulty, split, **options).make_rows(tokenizer, None)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_rows_fit_the_experiments_and_the_answer_is_the_path(difficulty):
+    _, _, block_size, input_block_size = DIFFICULTIES[difficulty]
+    made = rows(difficulty)
+    assert len(made) == COUNTS["train"]
+    assert max(map(len, made["prompt_ids"])) <= input_block_size
+    assert max(map(len, made["input_ids"])) + 1 <= block_size  # EOS
+    for prompt, answer in zip(made["prompt_ids"], made["input_ids"], strict=True):
+        edges = list(zip(prompt[:-2:2], prompt[1:-2:2], strict=True))
+        path = list(zip(answer[::2], answer[1::2], strict=True))
+        assert set(path) <= set(edges)
+        assert (path[0][0], path[-1][1]) == tuple(prompt[-2:])
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(path))
+
+
+def test_splits_are_disjoint_whatever_the_other_managers_made():
+    keys = []
+    for split in ("train", "validation", "test"):
+        made = rows(split=split)
+        keys.append({(frozenset(edges_of(p)), *p[-2:]) for p in made["prompt_ids"]})
+        assert len(keys[-1]) == len(made) == COUNTS[split]
+    assert not keys[0] & keys[1]
+    assert not keys[0] & keys[2]
+    assert not keys[1] & keys[2]
+
+
+def edges_of(prompt):
+    return list(zip(prompt[:-2:2], prompt[1:-2:2], strict=True))
+
+
+def test_small_world_is_divided_without_repeats_or_refused():
+    # Two arms of one edge over three nodes: 3 sources x 2 goals = 6 different problems.
+    generator = GENERATORS["simple"](degree=2, pathlength=2, vocab_size=5)
+    world = 5 * 4 * 3  # source, goal, the other arm's node
+    counts = {"validation": 10, "test": 20, "train": world - 30}
+    splits = generate_splits(generator, counts, seed=0)
+    everything = [graph_key(graph) for graphs in splits.values() for graph in graphs]
+    assert len(set(everything)) == len(everything) == world
+    with pytest.raises(ValueError, match=f"train asks for {world - 29} different graphs"):
+        generate_splits(generator, {**counts, "train": world - 29}, seed=0)
+
+
+def test_graph_key_ignores_the_order_of_edges_alone():
+    graph = {"edge_list": [[1, 2], [1, 3]], "source": 1, "goal": 3}
+    assert graph_key(graph) == graph_key({**graph, "edge_list": [[1, 3], [1, 2]]})
+    assert graph_key(graph) != graph_key({**graph, "edge_list": [[1, 3], [2, 1]]})
+    assert graph_key(graph) != graph_key({**graph, "goal": 2})
+
+
+def test_same_seed_same_graphs_and_global_random_states_stay():
+    random.seed(5)
+    np.random.seed(5)
+    before = random.getstate(), np.random.get_state()
+    first = rows(seed=3).to_dict()
+    assert random.getstate() == before[0]
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1], strict=True))
+    random.seed(6)
+    assert rows(seed=3).to_dict() == first
+    assert rows(seed=4).to_dict() != first
+
+
+def test_global_random_states_stay_after_an_error():
+    before = random.getstate()
+    with pytest.raises(ValueError, match="vocab_size"):
+        manager_of_too_few_nodes().make_rows(SimpleSpaceTokenizer.for_numbers(5), None)
+    assert random.getstate() == before
+
+
+def manager_of_too_few_nodes():
+    kwargs = {"degree": 3, "pathlength": 5, "vocab_size": 5}
+    return StarGraphDatasetManager(None, "test", {}, "simple", kwargs, COUNTS)
+
+
+def test_predict_is_test():
+    assert rows(split="predict").to_dict() == rows(split="test").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"counts": {"train": 1}}, "counts.*validation"),
+        ({"counts": {**COUNTS, "test": 0}}, "counts.test is 0"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        manager(**options)
+
+
+def test_unknown_generator_and_too_small_a_tokenizer():
+    with pytest.raises(ValueError, match="'spiral'.*'simple'"):
+        StarGraphDatasetManager(None, "train", {}, "spiral", {}, COUNTS)
+    with pytest.raises(ValueError, match="for_numbers"):
+        manager().make_rows(SimpleSpaceTokenizer.for_numbers(4), None)

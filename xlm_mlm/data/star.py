@@ -1,0 +1,165 @@
+"""The host's star graphs, generated here instead of fetched."""
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from xlm.datamodule import token_ids_to_input_ids_and_prompt_ids
+from xlm.tasks.star import (
+    AsymmetricVariableArmlengthStarGraphGenerator,
+    SimpleStarGraphGenerator,
+    preprocess_fn,
+)
+
+from xlm_mlm.checks import require_choice, require_int
+from xlm_mlm.data.cache import CachedDatasetManager
+
+GENERATORS = {
+    "simple": SimpleStarGraphGenerator,
+    "asymmetric": AsymmetricVariableArmlengthStarGraphGenerator,
+}
+
+# Made in this order: each split leaves out what the earlier ones hold, so the largest is last.
+ORDER = ("validation", "test", "train")
+
+# Consecutive repeats after which a generator is taken to have nothing new.
+_PATIENCE = 1000
+
+
+@contextlib.contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Seed `random` and `numpy.random`, from which the host's generators draw; restore them."""
+    states = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def graph_key(graph: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two graphs the same problem: their edges in any order, source and goal."""
+    edges = frozenset((int(a), int(b)) for a, b in graph["edge_list"])
+    return edges, int(graph["source"]), int(graph["goal"])
+
+
+def generate_splits(
+    generator: Any, counts: Mapping[str, int], seed: int, last: str = "train"
+) -> dict[str, list[dict[str, Any]]]:
+    """Graphs of each split up to `last`, all different within a split and between splits.
+
+    Raises:
+        ValueError: the generator has fewer different graphs than are asked for.
+    """
+    seen: set[tuple[Any, ...]] = set()
+    made: dict[str, list[dict[str, Any]]] = {}
+    for number, split in enumerate(ORDER):
+        with seeded_globals(len(ORDER) * seed + number):
+            made[split] = _distinct(generator, counts[split], seen, split)
+        if split == last:
+            break
+    return made
+
+
+def _distinct(
+    generator: Any, count: int, seen: set[tuple[Any, ...]], split: str
+) -> list[dict[str, Any]]:
+    graphs: list[dict[str, Any]] = []
+    repeats = 0
+    while len(graphs) < count:
+        (graph,) = generator.graphs(1)
+        key = graph_key(graph)
+        repeats = repeats + 1 if key in seen else 0
+        if repeats > _PATIENCE:
+            raise ValueError(
+                f"{split} asks for {count} different graphs, but after {len(graphs)} of them "
+                f"{_PATIENCE} in a row were repeats; ask for fewer or for larger graphs "
+                f"({generator.unique_str()})"
+            )
+        if not repeats:
+            seen.add(key)
+            graphs.append(_plain(graph))
+    return graphs
+
+
+def _plain(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The same graph without numpy's integers."""
+    return {
+        "edge_list": [[int(a), int(b)] for a, b in graph["edge_list"]],
+        "source": int(graph["source"]),
+        "goal": int(graph["goal"]),
+        "path": [int(node) for node in graph["path"]],
+    }
+
+
+class StarGraphDatasetManager(CachedDatasetManager):
+    """Paths through star graphs: given the edges, the source and the goal, name the path's edges.
+
+    Rows hold `prompt_ids` (two tokens an edge, then source and goal) and `input_ids` (two tokens
+    an edge of the path), made by the host's own preprocessing. Splits are disjoint, and
+    "predict" is "test". The global random states are left as they were.
+
+    Args:
+        generator: "simple" (arms of one length) or "asymmetric" (arms of varied length).
+        generator_kwargs: as the host's generator takes them, less `count`.
+        counts: graphs in each of "train", "validation" and "test".
+        seed: decides the graphs; at least 0.
+        options: see `CachedDatasetManager`.
+
+    Raises:
+        ValueError: an unknown generator, a missing count, or more graphs than there are.
+    """
+
+    dataset_name = "star_graphs"
+
+    def __init__(
+        self,
+        collator: Any,
+        split: str,
+        dataloader_kwargs: Mapping[str, Any],
+        generator: str,
+        generator_kwargs: Mapping[str, Any],
+        counts: Mapping[str, int],
+        seed: int = 0,
+        **options: Any,
+    ):
+        super().__init__(collator, split, dataloader_kwargs, **options)
+        require_choice("generator", generator, GENERATORS)
+        if set(counts) != set(ORDER):
+            raise ValueError(f"counts is {dict(counts)!r}; it must have the keys {ORDER}")
+        self.counts = {name: require_int(f"counts.{name}", n, 1) for name, n in counts.items()}
+        self.seed = require_int("seed", seed, 0)
+        self.generator_kwargs = dict(generator_kwargs)
+        self.generator = GENERATORS[generator](**self.generator_kwargs)
+
+    def cache_inputs(self) -> dict[str, Any]:
+        return {
+            "generator": type(self.generator).__name__,
+            "generator_kwargs": self.generator_kwargs,
+            "counts": self.counts,
+            "seed": self.seed,
+            "host": version("xlm-core"),
+        }
+
+    def make_rows(self, tokenizer: Any, workspace: Path) -> datasets.Dataset:
+        split = "test" if self.split == "predict" else self.split
+        graphs = generate_splits(self.generator, self.counts, self.seed, last=split)[split]
+        return datasets.Dataset.from_list([_ids(graph, tokenizer) for graph in graphs])
+
+
+def _ids(graph: dict[str, Any], tokenizer: Any) -> dict[str, list[int]]:
+    try:
+        tokens = preprocess_fn(graph, tokenizer)
+    except KeyError as error:
+        raise ValueError(
+            f"the tokenizer has no token for node {error}; a generator with vocab_size N needs "
+            "xlm.datamodule.SimpleSpaceTokenizer.for_numbers(N)"
+        ) from None
+    return token_ids_to_input_ids_and_prompt_ids(tokens, tokenizer)
