@@ -1,0 +1,45 @@
+"""Rotary positions against complex multiplication."""
+
+import pytest
+import torch
+from xlm.modules.position import RotaryEmbedding
+
+from xlm_mlm.modeling.rotary import check_positions, derived_positions, gather_tables, rotate
+
+
+@pytest.mark.parametrize("rest", [0, 3])
+def test_rotation_is_a_complex_multiplication(rest):
+    tables = RotaryEmbedding(6, cache_size=9)
+    positions = torch.tensor([[0, 4, 2], [8, 8, 1]])
+    x = torch.randn(2, 5, 3, 6 + rest)
+    out = rotate(x, gather_tables(tables.cos, tables.sin, 3, positions))
+    angle = positions[:, None, :, None] * 10000.0 ** (-torch.arange(0, 6, 2) / 6)
+    turned = torch.complex(x[..., :3], x[..., 3:6]) * torch.polar(torch.ones_like(angle), angle)
+    expected = torch.cat((turned.real, turned.imag, x[..., 6:]), dim=-1)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_without_positions_they_count_from_zero():
+    tables = RotaryEmbedding(4, cache_size=9)
+    x = torch.randn(2, 1, 5, 4)
+    torch.testing.assert_close(
+        rotate(x, gather_tables(tables.cos, tables.sin, 5, None)),
+        rotate(x, gather_tables(tables.cos, tables.sin, 5, torch.arange(5).expand(2, 5))),
+    )
+
+
+def test_the_dtype_of_the_states_is_kept():
+    tables = RotaryEmbedding(4, cache_size=9)
+    x = torch.randn(1, 1, 5, 4, dtype=torch.bfloat16)
+    assert rotate(x, gather_tables(tables.cos, tables.sin, 5, None)).dtype == torch.bfloat16
+
+
+def test_positions_count_valid_tokens_only():
+    valid = torch.tensor([[False, False, True, True], [True, False, True, False]])
+    assert derived_positions(valid).tolist() == [[0, 0, 0, 1], [0, 0, 1, 1]]
+
+
+def test_the_last_position_of_the_table_is_taken_and_the_next_refused():
+    check_positions(torch.tensor([[0, 7]]), 1, 2, 8)
+    with pytest.raises(ValueError, match="position 8 .* max_length of 8 .*0 to 7"):
+        check_positions(torch.tensor([[0, 8]]), 1, 2, 8)
