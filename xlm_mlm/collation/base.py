@@ -1,0 +1,69 @@
+"""What all collators have in common: the host's protocol, special tokens, random numbers."""
+
+from typing import Any, NamedTuple
+
+import torch
+from xlm.datamodule import Collator
+
+from xlm_mlm.checks import require_token_id
+from xlm_mlm.collation.masking import RandomSource
+
+
+class SpecialIds(NamedTuple):
+    """Ids of the special tokens a collator writes; `bos` and `eos` are None where it adds none."""
+
+    pad: int
+    mask: int
+    bos: int | None
+    eos: int | None
+
+
+class MLMCollator(Collator):
+    """Base of the collators: the attributes of the host's protocol, and a source of randomness.
+
+    Collators can be pickled, their generator included, so that they reach worker processes.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        block_size: int | None,
+        noise_schedule: Any,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        # The host declares an int, though some collators work without a size.
+        self.block_size: Any = block_size
+        self.noise_schedule = noise_schedule
+        self._random = RandomSource(generator)
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        """The generator the collator was given; None where it uses torch's global one."""
+        return self._random.generator
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+
+def special_ids(tokenizer: Any, add_bos: bool, add_eos: bool) -> SpecialIds:
+    """Look up the special tokens once, at construction.
+
+    Raises:
+        ValueError: the tokenizer lacks one that is needed, or its mask and padding are the same
+            token, in which case padding would look masked.
+    """
+    pad = require_token_id(tokenizer, "pad", "fill rows up to a common width")
+    mask = require_token_id(tokenizer, "mask", "hide the tokens the model has to guess")
+    if pad == mask:
+        raise ValueError(
+            f"{type(tokenizer).__name__} has the id {pad} for both mask and padding; they must "
+            "differ, or padding would look masked. Add a mask token of its own"
+        )
+    bos = eos = None
+    if add_bos:
+        bos = require_token_id(tokenizer, "bos", "begin the text (add_bos=False goes without)")
+    if add_eos:
+        eos = require_token_id(tokenizer, "eos", "end the text (add_eos=False goes without)")
+    return SpecialIds(pad, mask, bos, eos)

@@ -1,0 +1,99 @@
+"""The collator for blocks packed beforehand from several texts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Integer
+from torch import Tensor
+
+from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.collation.base import MLMCollator
+from xlm_mlm.collation.masking import bernoulli_mask
+from xlm_mlm.collation.rows import check_rows, lengths_of, pack, read_column
+from xlm_mlm.collation.segments import split_at_eos
+from xlm_mlm.types_mlm import IGNORE_INDEX, PackedFlexMLMBatch
+
+
+class PackedMLMCollator(MLMCollator):
+    """Training on packed blocks: several texts in a row, each ending in EOS, attending to itself.
+
+    Examples hold `input_ids`, all of one length. Each row has a mask rate t ~ U[0, 1], and each
+    token is masked with probability t. Padding, which the host's packing leaves at the end of the
+    last block unless told to drop it, is not masked and has the target -100.
+
+    Args:
+        tokenizer: with mask and EOS tokens.
+        block_size: the length the blocks were packed to, the most a row may hold.
+        noise_schedule: kept for the host's protocol; the mask rate does not depend on it.
+        use_flex_attn: must be True: there is no other way to keep the texts of a block apart.
+        generator: source of the random numbers; None for torch's global one.
+
+    Raises:
+        ValueError: `use_flex_attn` is False, `block_size` is below 1, or a token is missing.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        block_size: int,
+        noise_schedule: Any,
+        use_flex_attn: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(tokenizer, block_size, noise_schedule, generator)
+        if not use_flex_attn:
+            raise ValueError(
+                f"use_flex_attn is {use_flex_attn!r}; packed blocks need it. Set "
+                "use_flex_attn=True here and on the model, or use DefaultMLMCollator to let all "
+                "tokens of a block attend to each other"
+            )
+        self.use_flex_attn = use_flex_attn
+        require_int("block_size", block_size, 1)
+        self._mask_id = require_token_id(tokenizer, "mask", "hide the tokens to be guessed")
+        self._eos_id = require_token_id(tokenizer, "eos", "find where the texts of a block end")
+        pad_id = getattr(tokenizer, "pad_token_id", None)
+        self._pad_id = None if pad_id in (self._eos_id, self._mask_id) else pad_id
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> PackedFlexMLMBatch:
+        """Return `input_ids`, `target_ids`, `positions` and `segment_ids`, each (B, L).
+
+        Positions restart at 0 in each segment. There is no `attention_mask`: the loss builds a
+        `BlockMask` from `segment_ids`.
+
+        Raises:
+            ValueError: an empty batch or row, something that is not token ids, rows of different
+                lengths, or longer than `block_size`.
+            KeyError: an example without `input_ids`.
+        """
+        rows = check_rows(read_column(examples, "input_ids", self._name), "input_ids")
+        self._check_lengths(lengths_of(rows))
+        ids = pack(rows, "input_ids").flat.reshape(len(rows), -1)
+        segment_ids, positions = split_at_eos(ids, self._eos_id)
+        real = self._real(ids)
+        masked = bernoulli_mask(real, self._random)
+        return {
+            "input_ids": ids.masked_fill(masked, self._mask_id),
+            "target_ids": ids.masked_fill(~real, IGNORE_INDEX),
+            "positions": positions,
+            "segment_ids": segment_ids,
+        }
+
+    def _real(self, ids: Integer[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        if self._pad_id is None:
+            return torch.ones_like(ids, dtype=torch.bool)
+        return ids != self._pad_id
+
+    def _check_lengths(self, lengths: list[int]) -> None:
+        shortest, longest = min(lengths), max(lengths)
+        if shortest != longest:
+            raise ValueError(
+                f"packed rows have lengths from {shortest} to {longest}; they must be blocks of "
+                f"one length (block_size is {self.block_size}): pack the dataset, with drop_last"
+            )
+        if longest > self.block_size:
+            raise ValueError(
+                f"packed rows have length {longest}, more than block_size {self.block_size}; "
+                "pack the dataset with the block_size of the collator"
+            )

@@ -1,0 +1,210 @@
+"""The layout of a prompt and its answer in one row: `[prompt][BOS][answer][EOS]`."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Integer
+from torch import Tensor
+
+from xlm_mlm.checks import require_int
+from xlm_mlm.collation.base import SpecialIds
+from xlm_mlm.collation.masking import RandomSource, masked_batch
+from xlm_mlm.collation.padding import (
+    Truncate,
+    fit_width,
+    size_limit,
+    span,
+    write_token,
+    write_tokens,
+)
+from xlm_mlm.collation.rows import Ragged, check_rows, keep_first, keep_last, lengths_of, pack
+from xlm_mlm.types_mlm import MLMBatch
+
+
+class PairLayout(NamedTuple):
+    """How rows of a prompt and an answer are laid out.
+
+    Attributes:
+        ids: the special tokens.
+        limit: the most positions a row may take; None for no limit.
+        answer_limit: the most positions of an answer and its EOS; None for what there is.
+        truncate: see `fit_width`.
+        loss_on_padding: whether the padding after an answer is part of it.
+    """
+
+    ids: SpecialIds
+    limit: int | None
+    answer_limit: int | None
+    truncate: Truncate
+    loss_on_padding: bool
+
+
+class Pair(NamedTuple):
+    """Rows holding a prompt and an answer each.
+
+    Attributes:
+        ids: the tokens, padding included.
+        starts: column of the first token of each prompt.
+        answer_starts: column after the prompt and its BOS.
+        answer_lengths: tokens of each answer, EOS counted.
+    """
+
+    ids: Integer[Tensor, "B L"]
+    starts: Integer[Tensor, "B"]
+    answer_starts: Integer[Tensor, "B"]
+    answer_lengths: Integer[Tensor, "B"]
+
+
+def write_pair(
+    prompts: Ragged,
+    answers: Ragged,
+    ended: Bool[Tensor, "B"],
+    starts: Integer[Tensor, "B"],
+    width: int,
+    ids: SpecialIds,
+) -> Pair:
+    """Write each prompt from its start, then BOS, the answer, and EOS where the answer `ended`."""
+    rows = torch.full((len(starts), width), ids.pad)
+    write_tokens(rows, prompts, starts)
+    answer_starts = starts + prompts.lengths
+    if ids.bos is not None:
+        write_token(rows, answer_starts, ids.bos)
+        answer_starts = answer_starts + 1
+    write_tokens(rows, answers, answer_starts)
+    lengths = answers.lengths
+    if ids.eos is not None:
+        # A column of -1 is none: an answer that was cut did not end here.
+        write_token(rows, torch.where(ended, answer_starts + lengths, -1), ids.eos)
+        lengths = lengths + ended
+    return Pair(rows, starts, answer_starts, lengths)
+
+
+def masked_pair(
+    pair: Pair, room: Integer[Tensor, "B"] | int, mask_id: int, source: RandomSource
+) -> MLMBatch:
+    """Mask tokens on the answer's side.
+
+    Args:
+        pair: the rows.
+        room: positions after each prompt (and BOS) that are visible and may be masked.
+        mask_id: token that stands for a masked one.
+        source: of the random numbers.
+    """
+    size = tuple(pair.ids.shape)
+    eligible = span(pair.answer_starts, room, *size)
+    visible = span(pair.starts, pair.answer_starts - pair.starts + room, *size)
+    return masked_batch(pair.ids, visible, eligible, mask_id, source)
+
+
+def cut_answers(
+    answers: Sequence[Any], limit: int | None, layout: PairLayout
+) -> tuple[Ragged, Bool[Tensor, "B"], int]:
+    """Cut answers on the right.
+
+    Returns:
+        The answers, which of them have room for what follows them, and the positions of the
+        answer's side in this batch, EOS counted.
+    """
+    lengths = lengths_of(answers)
+    whole = torch.tensor([limit is None or n < limit for n in lengths])
+    wanted = [n + (layout.ids.eos is not None) for n in lengths]
+    return (
+        pack(keep_first(answers, limit), "the answer"),
+        whole,
+        fit_width(wanted, limit, layout.truncate),
+    )
+
+
+def right_padded_batch(
+    prompts: Sequence[Any], answers: Sequence[Any], layout: PairLayout, source: RandomSource
+) -> MLMBatch:
+    """Lay out checked rows with all padding on the right, and mask the answer's side."""
+    ids = layout.ids
+    lead = ids.bos is not None
+    prompt_limit, answer_limit = _limits(lengths_of(answers), layout)
+    kept, ended, room = cut_answers(answers, answer_limit, layout)
+    cut_prompts = pack(keep_last(prompts, prompt_limit), "the prompt")
+    before = cut_prompts.lengths + lead
+    taken = kept.lengths + (ended & (ids.eos is not None))
+    shared = layout.loss_on_padding and layout.answer_limit is not None
+    needed = before + (room if shared else taken)
+    width = fit_width(needed.tolist(), layout.limit, layout.truncate)
+    pair = write_pair(cut_prompts, kept, ended, torch.zeros_like(before), width, ids)
+    if not layout.loss_on_padding:
+        return masked_pair(pair, pair.answer_lengths, ids.mask, source)
+    return masked_pair(pair, room if shared else width - before, ids.mask, source)
+
+
+def prepare_prefix_suffix_ids(
+    prefix_ids: Sequence[Any],
+    suffix_ids: Sequence[Any],
+    pad_token_id: int,
+    mask_token_id: int,
+    eos_token_id: int | None = None,
+    bos_token_id: int | None = None,
+    max_seq_len: int | None = None,
+    truncate: Truncate = "block",
+    loss_on_padding: bool = True,
+    suffix_block_size: int | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> MLMBatch:
+    """Rows `[prefix][BOS][suffix][EOS]`, padded on the right, masked on the suffix's side.
+
+    A suffix always finds room: prefixes are cut on the left, and a suffix is cut, on the right,
+    only where it exceeds what it may have; it then has no EOS. A row has one mask rate
+    t ~ U[0, 1]. What is hidden from attention has the target -100.
+
+    Args:
+        prefix_ids: the prompts; may be empty.
+        suffix_ids: the answers, one a prompt.
+        pad_token_id: token of the padding.
+        mask_token_id: token that stands for a masked one.
+        eos_token_id: token after the suffix; None for none.
+        bos_token_id: token before the suffix; None for none.
+        max_seq_len: positions of a row; needed unless `truncate` is None.
+        truncate: "block" gives exactly `max_seq_len` columns, "max" as many as the longest row
+            needs up to that, None as many as the longest row needs, with nothing cut.
+        loss_on_padding: whether padding after the suffix is visible and may be masked.
+        suffix_block_size: positions for suffix and EOS, the same after every prefix; the rest of
+            `max_seq_len` is for the prefix and BOS. None lets a prefix have what the suffix
+            leaves, and a row be visible up to its end.
+        generator: source of the random numbers; None for torch's global one.
+
+    Raises:
+        ValueError: no rows, not one suffix a prefix, an empty suffix, rows that are not token
+            ids, or sizes that are out of range or leave no room.
+    """
+    limit = size_limit("max_seq_len", max_seq_len, truncate)
+    if suffix_block_size is not None:
+        require_int("suffix_block_size", suffix_block_size, 1)
+    if len(prefix_ids) == 0 or len(prefix_ids) != len(suffix_ids):
+        raise ValueError(
+            f"there are {len(prefix_ids)} prefix_ids and {len(suffix_ids)} suffix_ids; there must "
+            "be at least one row, and one suffix for each prefix"
+        )
+    prefixes = check_rows(prefix_ids, "prefix_ids", allow_empty=True)
+    suffixes = check_rows(suffix_ids, "suffix_ids")
+    ids = SpecialIds(pad_token_id, mask_token_id, bos_token_id, eos_token_id)
+    layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding)
+    return right_padded_batch(prefixes, suffixes, layout, RandomSource(generator))
+
+
+def _limits(
+    answer_lengths: list[int], layout: PairLayout
+) -> tuple[int | list[int] | None, int | None]:
+    """The most tokens each prompt and each answer may keep."""
+    if layout.limit is None:
+        return None, None
+    lead, tail = layout.ids.bos is not None, layout.ids.eos is not None
+    least = layout.answer_limit or 1
+    room = layout.limit - lead
+    if room < least:
+        raise ValueError(
+            f"rows may take {layout.limit} positions, but {'BOS and ' * lead}the answer need "
+            f"{lead + least}; raise max_seq_len or lower suffix_block_size"
+        )
+    if layout.answer_limit is not None:
+        return room - least, least
+    return [room - min(n + tail, room) for n in answer_lengths], room
