@@ -85,7 +85,7 @@ def infill_token_accuracy_update_fn(
     """Tokens filled in where the input had a mask, for a `MaskedTokenAccuracy`.
 
     Args:
-        batch: `input_ids` (B, L) and `target_ids` (B, S).
+        batch: `input_ids` (B, L), with the masks, and `target_ids` (B, S).
         loss_dict: `ids` (B, L).
         tokenizer: with a mask token. Positions after the target's first EOS do not count.
 
@@ -100,7 +100,8 @@ def infill_token_accuracy_update_fn(
     pred, target = _ids(loss_dict), _targets(batch)
     inputs = _rows(_field(batch, "input_ids", "the batch"), "input_ids")
     mask_id = require_token_id(tokenizer, "mask", "find the positions that were filled in")
-    asked = _widen(inputs, max(pred.shape[1], target.shape[1]), NO_TOKEN) == mask_id
+    width = max(pred.shape[1], target.shape[1], inputs.shape[1])
+    asked = _widen(inputs, width, NO_TOKEN) == mask_id
     return _accuracy(pred, target, asked, tokenizer, _begins_with_eos(tokenizer))
 
 
@@ -178,6 +179,7 @@ def _accuracy(
     pred: Tensor, target: Tensor, asked: Bool[Tensor, "B W"], tokenizer: Any, leading: bool
 ) -> dict[str, Any]:
     pred, target = _same_rows(pred, target)
+    _same_rows(asked, target)
     fill = _fill(tokenizer)
     width = asked.shape[1]
     pred, target = _widen(pred, width, fill), _widen(target, width, fill)

@@ -17,9 +17,19 @@ class RandomSource:
 
     Args:
         generator: on the CPU; None for torch's global generator.
+
+    Raises:
+        ValueError: it is something else.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
+        if generator is not None and (
+            not isinstance(generator, torch.Generator) or generator.device.type != "cpu"
+        ):
+            raise ValueError(
+                f"generator is {generator!r}; it must be a torch.Generator on the CPU, where "
+                "collators work, for example torch.Generator().manual_seed(0), or None"
+            )
         self.generator = generator
         self._worker_seed: int | None = None
 

@@ -60,6 +60,11 @@ class SingleSegmentCollator(MLMCollator):
         self.add_eos = add_eos
         self._limit = size_limit("block_size", block_size, truncate)
         self._ids = special_ids(tokenizer, add_bos, add_eos)
+        if self._limit is not None and self._limit <= self.add_bos:
+            raise ValueError(
+                f"block_size is {block_size} and add_bos is True, which leaves no room for a "
+                "token; block_size must be at least 2, or add_bos False"
+            )
 
     def _read(self, examples: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
         return check_rows(read_column(examples, name, self._name), name)
