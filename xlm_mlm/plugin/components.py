@@ -1,0 +1,17 @@
+"""What this package brings to the host, through the hooks that any other package uses."""
+
+from pathlib import Path
+
+from xlm_mlm.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def xlm_config_dirs() -> list[Path]:
+    """The configs that ship with this package."""
+    return [Path(__file__).parents[1] / "configs"]
+
+
+@hookimpl
+def xlm_commands() -> dict[str, str]:
+    """No job type of our own: the host's suffice so far."""
+    return {}
