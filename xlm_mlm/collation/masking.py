@@ -1,5 +1,7 @@
 """Which positions the model has to guess. Every random number of a collator is drawn here."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
@@ -36,6 +38,20 @@ class RandomSource:
     def uniform(self, *shape: int) -> Float[Tensor, "..."]:
         """Numbers uniform on [0, 1)."""
         return torch.rand(*shape, generator=self._for_this_process())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The generator as bytes: torch would send its state to spawned workers as shared memory,
+        which has failed there."""
+        state = None if self.generator is None else self.generator.get_state().numpy().tobytes()
+        return {"state": state, "worker_seed": self._worker_seed}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.generator = None
+        self._worker_seed = saved["worker_seed"]
+        if saved["state"] is not None:
+            state = torch.frombuffer(bytearray(saved["state"]), dtype=torch.uint8)
+            self.generator = torch.Generator()
+            self.generator.set_state(state)
 
     def _for_this_process(self) -> torch.Generator | None:
         worker = get_worker_info()

@@ -31,6 +31,7 @@ class PairLayout(NamedTuple):
         answer_limit: the most positions of an answer and its EOS; None for what there is.
         truncate: see `fit_width`.
         loss_on_padding: whether the padding after an answer is part of it.
+        names: of the fields of prompt and answer, for messages.
     """
 
     ids: SpecialIds
@@ -38,6 +39,7 @@ class PairLayout(NamedTuple):
     answer_limit: int | None
     truncate: Truncate
     loss_on_padding: bool
+    names: tuple[str, str]
 
 
 class Pair(NamedTuple):
@@ -110,7 +112,7 @@ def cut_answers(
     whole = torch.tensor([limit is None or n < limit for n in lengths])
     wanted = [n + (layout.ids.eos is not None) for n in lengths]
     return (
-        pack(keep_first(answers, limit), "the answer"),
+        pack(keep_first(answers, limit), layout.names[1]),
         whole,
         fit_width(wanted, limit, layout.truncate),
     )
@@ -124,7 +126,7 @@ def right_padded_batch(
     lead = ids.bos is not None
     prompt_limit, answer_limit = _limits(lengths_of(answers), layout)
     kept, ended, room = cut_answers(answers, answer_limit, layout)
-    cut_prompts = pack(keep_last(prompts, prompt_limit), "the prompt")
+    cut_prompts = pack(keep_last(prompts, prompt_limit), layout.names[0])
     before = cut_prompts.lengths + lead
     taken = kept.lengths + (ended & (ids.eos is not None))
     shared = layout.loss_on_padding and layout.answer_limit is not None
@@ -187,7 +189,8 @@ def prepare_prefix_suffix_ids(
     prefixes = check_rows(prefix_ids, "prefix_ids", allow_empty=True)
     suffixes = check_rows(suffix_ids, "suffix_ids")
     ids = SpecialIds(pad_token_id, mask_token_id, bos_token_id, eos_token_id)
-    layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding)
+    names = ("prefix_ids", "suffix_ids")
+    layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding, names)
     return right_padded_batch(prefixes, suffixes, layout, RandomSource(generator))
 
 

@@ -95,8 +95,14 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         limit = None
         if self._answer_limit is not None and self._prompt_limit is not None:
             limit = self._prompt_limit + self.add_bos + self._answer_limit
-        layout = PairLayout(self._ids, limit, self.block_size, self.truncate, self.loss_on_padding)
+        layout = self._layout(limit, self.block_size)
         return right_padded_batch(prompts, answers, layout, self._random)
+
+    def _layout(self, limit: int | None, answer_limit: int | None) -> PairLayout:
+        names = (self.prompt_field, self.target_field)
+        return PairLayout(
+            self._ids, limit, answer_limit, self.truncate, self.loss_on_padding, names
+        )
 
     def _size(self, name: str, size: int | None) -> int | None:
         """Check a size and return the limit that follows from it, None for no limit."""
@@ -183,9 +189,7 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
             KeyError: an example without a prompt, suffix or field to carry.
         """
         prompts, answers = self._prompts(examples), self._answers(examples)
-        layout = PairLayout(
-            self._ids, None, self._answer_limit, self.truncate, self.loss_on_padding
-        )
+        layout = self._layout(None, self._answer_limit)
         kept, ended, room = cut_answers(answers, self._answer_limit, layout)
         before = self._prompt_width(prompts)
         cut = pack(keep_last(prompts, self._prompt_limit), self.prompt_field)
@@ -249,7 +253,7 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
         batch = {"input_ids": ids, "attention_mask": valid}
         answers = self._known_answers(examples)
         if answers:
-            layout = PairLayout(self._ids, None, self._answer_limit, self.truncate, False)
+            layout = self._layout(None, self._answer_limit)
             kept, _, width = cut_answers(answers, self._answer_limit, layout)
             batch["target_ids"] = frame_right(kept, width, self._ids.pad, None, self._ids.eos).ids
         return self._carry(examples, batch)
