@@ -8,6 +8,7 @@ import pytest
 import torch
 from xlm.datamodule import Collator
 
+import xlm_mlm
 import xlm_mlm.datamodule_mlm as face
 from xlm_mlm.papl_unconditional import PaplUnconditionalCollator
 
@@ -52,6 +53,7 @@ def equal(first, second):
 
 def test_every_collator_is_covered():
     assert len(NAMES) == 8
+    assert all(getattr(xlm_mlm, name) is getattr(face, name) for name in face.__all__)
 
 
 @pytest.mark.parametrize("name", NAMES)

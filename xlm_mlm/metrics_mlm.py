@@ -134,7 +134,8 @@ class MaskedTokenAccuracy(TokenAccuracy):
     """The host's `TokenAccuracy` over the rows that have something to count.
 
     A row's accuracy is the share of its counted tokens that are right; the metric is the mean
-    over rows. The host's class gives NaN as soon as one row has nothing to count.
+    over rows. The host's class gives NaN as soon as one row has nothing to count; here the mean is
+    NaN only if no row had anything, as for every torchmetrics mean of nothing.
     """
 
     def update(  # type: ignore[override]  # as in the host's class
