@@ -138,10 +138,11 @@ def test_unconditional_prediction_asks_for_as_many_tokens_as_the_example(tokeniz
     assert batch["target_ids"] is not batch["input_ids"]
 
 
-def test_unconditional_prediction_can_give_bos_and_eos(tokenizer):
-    collator = MLMUnconditionalPredCollator(tokenizer, 6, None, add_bos=True, add_eos=True)
-    batch = collator([{"input_ids": [MASK] * 3}])
-    assert batch["input_ids"].tolist() == [[BOS, MASK, MASK, MASK, EOS, PAD]]
+@pytest.mark.parametrize("add", [True, False])
+def test_unconditional_prediction_adds_no_bos_or_eos(add):
+    tokenizer = SimpleNamespace(pad_token_id=PAD, mask_token_id=MASK)
+    collator = MLMUnconditionalPredCollator(tokenizer, 3, None, add_bos=add, add_eos=add)
+    assert collator([{"input_ids": [MASK] * 3}])["input_ids"].tolist() == [[MASK] * 3]
 
 
 @pytest.mark.parametrize("collator_class", ALL)
@@ -178,7 +179,6 @@ def test_infill_rows_must_agree_with_their_answers(tokenizer, collator_class):
         ({"block_size": None}, "block_size is None"),
         ({"block_size": None, "truncate": "max"}, "block_size is None"),
         ({"truncate": "right"}, "truncate is 'right'"),
-        ({"block_size": 1, "add_bos": True}, "no room for a token"),
         ({"generator": 3}, "generator is 3"),
     ],
 )
@@ -189,7 +189,14 @@ def test_bad_options(tokenizer, collator_class, options, message):
         )
 
 
-@pytest.mark.parametrize("collator_class", ALL)
+@pytest.mark.parametrize("collator_class", [*TRAINING, MLMInfillWithExactTargetPredCollator])
+def test_bos_must_leave_room_for_a_token(tokenizer, collator_class):
+    with pytest.raises(ValueError, match="block_size is 1 .*no room for a token"):
+        collator_class(tokenizer, 1, None)
+    collator_class(tokenizer, 1, None, add_bos=False)
+
+
+@pytest.mark.parametrize("collator_class", [*TRAINING, MLMInfillWithExactTargetPredCollator])
 @pytest.mark.parametrize("missing", ["pad", "mask", "bos", "eos"])
 def test_a_missing_special_token_is_named(collator_class, missing):
     ids = {"pad": PAD, "mask": MASK, "bos": BOS, "eos": EOS} | {missing: None}

@@ -191,10 +191,10 @@ class MLMInfillWithExactTargetPredCollator(_InfillCollator):
 class MLMUnconditionalPredCollator(SingleSegmentCollator):
     """Prediction from nothing but masks, as many as each example asks for.
 
-    Examples hold `input_ids`, which are taken as they are and padded on the right. Padding is
-    always hidden from attention. The arguments are those of `DefaultMLMCollator`, so that one
-    config can serve both, but BOS and EOS are off: a model trained with them predicts them
-    as tokens like any other. `loss_on_padding` has no effect.
+    Examples hold `input_ids`, which are taken as they are and padded on the right; padding is
+    hidden from attention. The arguments are those of `DefaultMLMCollator`, so that one config can
+    serve both, but `add_bos`, `add_eos` and `loss_on_padding` have no effect: a model trained
+    with BOS and EOS predicts them like any other token.
     """
 
     def __init__(
@@ -204,8 +204,8 @@ class MLMUnconditionalPredCollator(SingleSegmentCollator):
         noise_schedule: Any,
         loss_on_padding: bool = True,
         truncate: Truncate = "block",
-        add_bos: bool = False,
-        add_eos: bool = False,
+        add_bos: bool = True,
+        add_eos: bool = True,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -215,8 +215,8 @@ class MLMUnconditionalPredCollator(SingleSegmentCollator):
             noise_schedule,
             loss_on_padding,
             truncate,
-            add_bos,
-            add_eos,
+            add_bos=False,
+            add_eos=False,
             generator=generator,
         )
 
