@@ -111,9 +111,11 @@ def test_what_is_right_in_a_half_broken_plugin_is_kept(site, tmp_path):
     assert len(found.problems) == 2
 
 
-def test_a_plugin_name_taken_twice_keeps_ours_and_names_both(site, caplog):
-    plugin(site, "raise RuntimeError('never imported')", name="mlm")
-    assert [c.entry.distribution for c in contributions()] == ["xlm-mlm"]
+def test_a_plugin_name_taken_twice_names_both_and_loads_both(site, caplog):
+    plugin(site, COMMANDS.format({"job": "a:b"}), name="mlm")
+    found = contributions()
+    assert [c.entry.distribution for c in found] == ["xlm-mlm", "stranger"]
+    assert [job.name for job in of(found, "stranger").job_types] == ["job"]
     (record,) = caplog.records
     assert ORIGIN in record.getMessage()
     assert "stranger 3.1" in record.getMessage()

@@ -30,12 +30,9 @@ def plugins(
 
 
 def _json(components: list[Component]) -> str:
-    rows = [
-        dict(zip(map(str.lower, _COLUMNS), _cells(component), strict=True))
-        | {"shadowed_by": component.shadowed_by, "error": component.error}
-        for component in components
-    ]
-    return json.dumps(rows, indent=2)
+    keys = [column.lower() for column in _COLUMNS] + ["shadowed_by", "error"]
+    rows = [(*_cells(each), each.shadowed_by, each.error) for each in components]
+    return json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2)
 
 
 def _table(components: list[Component]) -> str:

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, distributions
 from typing import Any, TypeVar
 
@@ -50,7 +51,7 @@ def read_entries(groups: Collection[str]) -> list[Entry]:
     """
     by_distribution: dict[str, list[Entry]] = {}
     for distribution in distributions():
-        found, problem = attempt(lambda dist=distribution: _entries_of(dist, groups))
+        found, problem = attempt(partial(_entries_of, distribution, groups))
         if problem:
             where = getattr(distribution, "_path", "an installed package")
             logger.warning("ignoring the entry points of %s: %s", where, problem)

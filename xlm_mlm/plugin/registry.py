@@ -4,8 +4,9 @@ Nothing is imported before it is asked for, and nobody's broken package stops th
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +20,7 @@ from xlm_mlm.plugin.interfaces import INTERFACES
 
 PLUGINS = "xlm.plugins"
 GROUPS = (PLUGINS, *INTERFACES)
+_OUR_MODULE = "xlm_mlm.plugin.components"
 _TARGET = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 
@@ -90,10 +92,10 @@ def installed(*, load: bool = False) -> list[Component]:
             Otherwise nothing is imported.
     """
     components = []
-    for _, namesakes in _by_name(read_entries(GROUPS)):
+    for namesakes in _by_name(read_entries(GROUPS)):
         first = namesakes[0]
         for entry in namesakes:
-            shadow = None if entry is first else first.origin
+            shadow = None if entry is first or entry.group == PLUGINS else first.origin
             components.append(Component(entry, shadow, _error(entry) if load else None))
     return components
 
@@ -116,7 +118,7 @@ def resolve(group: str, name: str) -> type:
     if not namesakes:
         known = ", ".join(sorted({entry.name for entry in entries})) or "none"
         raise KeyError(f"{name!r} is not installed in {group}; known names: {known}")
-    _warn_of_namesakes(namesakes)
+    _warn_of_namesakes(namesakes, f"that of {namesakes[0].origin} is used")
     return _load(namesakes[0])
 
 
@@ -125,19 +127,17 @@ def contributions() -> list[Contribution]:
 
     Each plugin that has something wrong with it costs one warning and keeps what is right.
     """
-    groups = [namesakes for _, namesakes in _by_name(read_entries([PLUGINS]))]
-    for namesakes in groups:
-        _warn_of_namesakes(namesakes)
-    found = [read_plugin(namesakes[0]) for namesakes in groups]
+    entries = read_entries([PLUGINS])
+    for namesakes in _by_name(entries):
+        # The name is a mere label here: nothing need be lost.
+        _warn_of_namesakes(namesakes, "both are loaded")
+    found = [read_plugin(entry) for entry in entries]
     found.sort(key=lambda contribution: contribution.entry.value != _OUR_MODULE)  # stable
     _drop_repeated_job_types(found)
     for contribution in found:
         if contribution.problems:
             logger.warning("%s", _complaint(contribution))
     return found
-
-
-_OUR_MODULE = "xlm_mlm.plugin.components"
 
 
 def read_plugin(entry: Entry) -> Contribution:
@@ -153,15 +153,14 @@ def read_plugin(entry: Entry) -> Contribution:
         contribution.problems.append(problem)
         return contribution
     for hook, keep in (("xlm_config_dirs", _keep_folders), ("xlm_commands", _keep_job_types)):
-        caller = getattr(manager.hook, hook)
-        _, problem = attempt(lambda caller=caller, keep=keep: _each(keep, contribution, caller()))
+        _, problem = attempt(partial(_call, getattr(manager.hook, hook), keep, contribution))
         if problem:
             contribution.problems.append(f"{hook}() failed: {problem}")
     return contribution
 
 
-def _each(keep: Any, contribution: Contribution, results: Iterable[Any]) -> None:
-    for result in results:
+def _call(hook: Callable[[], list[Any]], keep: Any, contribution: Contribution) -> None:
+    for result in hook():
         keep(contribution, result)
 
 
@@ -237,19 +236,15 @@ def _complaint(contribution: Contribution) -> str:
     return f"plugin {entry.name!r} ({entry.value}) of {entry.origin}: {problems}"
 
 
-def _by_name(entries: list[Entry]) -> list[tuple[Any, list[Entry]]]:
+def _by_name(entries: list[Entry]) -> list[list[Entry]]:
     keyed = groupby(entries, key=lambda entry: (entry.group, entry.name))
-    return [(key, list(namesakes)) for key, namesakes in keyed]
+    return [list(namesakes) for _, namesakes in keyed]
 
 
-def _warn_of_namesakes(namesakes: list[Entry]) -> None:
+def _warn_of_namesakes(namesakes: list[Entry], outcome: str) -> None:
     first = namesakes[0]
     for other in namesakes[1:]:
         logger.warning(
-            "%s of %s is installed twice, by %s and by %s; that of %s is used",
-            repr(first.name),
-            first.group,
-            first.origin,
-            other.origin,
-            first.origin,
+            "%r of %s is installed twice, by %s and by %s; %s",
+            *(first.name, first.group, first.origin, other.origin, outcome),
         )
