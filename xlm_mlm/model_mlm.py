@@ -15,21 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from xlm.model import Model
-from xlm.modules.position import RotaryEmbedding
-from xlm.modules.rotary_transformer import (
-    RotaryTransformerFinalLayer,
-    RotaryTransformerLayer,
-    add_bias_apply_dropout_scale,
-)
+from xlm.modules.rotary_transformer import RotaryTransformerFinalLayer
 
 from xlm_mlm.checks import require_choice, require_int
-from xlm_mlm.modeling.attention import (
-    AttentionContext,
-    attend,
-    attend_from,
-    lay_out_queries,
-    prepare_mask,
-)
+from xlm_mlm.modeling.attention import AttentionContext, prepare_mask
+from xlm_mlm.modeling.layer import MLMTransformerLayer
 from xlm_mlm.modeling.masks import host_checkable, validity
 from xlm_mlm.modeling.rotary import check_positions, derived_positions, gather_tables
 from xlm_mlm.types_mlm import MLMModel
@@ -95,12 +85,18 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         self.embed_tokens = torch.nn.Embedding(num_embeddings, d_model, padding_idx=padding_idx)
         self.encoder = torch.nn.ModuleList()
         for _ in range(num_layers):
-            layer = RotaryTransformerLayer(
-                d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps
+            self.encoder.append(
+                MLMTransformerLayer(
+                    d_model,
+                    nhead,
+                    dim_feedforward,
+                    dropout,
+                    activation,
+                    layer_norm_eps,
+                    rotary_emb_dim,
+                    max_length,
+                )
             )
-            # One embedding a layer: safetensors drops buffers that layers share.
-            layer.set_rotary_emb(RotaryEmbedding(rotary_emb_dim, cache_size=max_length))
-            self.encoder.append(layer)
         self.output_layer = RotaryTransformerFinalLayer(
             d_model,
             num_embeddings,
@@ -157,30 +153,12 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             kernel_mask,
             self.force_flash_attn and kernel_mask is None and block_mask is None,
         )
+        if logits_at is not None:
+            _check_logits_at(logits_at, batch * length)
         x = self.embed_tokens(x_t)
         for layer in self.encoder[:-1]:
-            x = _finish(layer, x, attend(layer, layer.norm1(x), context))
-        return self.output_layer(self._last_layer(x, context, logits_at))
-
-    def _last_layer(
-        self,
-        x: Float[Tensor, "B L D"],
-        context: AttentionContext,
-        logits_at: Integer[Tensor, "N"] | None,
-    ) -> Float[Tensor, "B L D"] | Float[Tensor, "N D"]:
-        layer = self.encoder[-1]
-        normed = layer.norm1(x)
-        if logits_at is None:
-            return _finish(layer, x, attend(layer, normed, context))
-        batch, length, width = x.shape
-        _check_logits_at(logits_at, batch * length)
-        if logits_at.numel() and host_checkable(x) and context.block_mask is None:
-            queries = lay_out_queries(logits_at, batch, length)
-            attended = attend_from(layer, normed, queries, context)
-        else:
-            # With no position asked for, every weight must still get its (zero) gradient.
-            attended = attend(layer, normed, context).view(-1, width)[logits_at]
-        return _finish(layer, x.reshape(-1, width)[logits_at], attended)
+            x = layer(x, context)
+        return self.output_layer(self.encoder[-1](x, context, logits_at))
 
     def _check_input(self, x_t: Tensor) -> None:
         if x_t.ndim != 2 or x_t.numel() == 0:
@@ -238,17 +216,6 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             return super()._from_pretrained(model_id=model_id, strict=strict, **kwargs)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"{model_id} does not fit {cls.__name__}: {error}") from error
-
-
-def _finish(layer: RotaryTransformerLayer, x: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a layer after its attention: projection, residuals and MLP."""
-    training = layer.training
-    x = add_bias_apply_dropout_scale(
-        layer.o_proj(attended), dropout=layer.dropout, residual=x, training=training
-    )
-    return add_bias_apply_dropout_scale(
-        layer.mlp(layer.norm2(x)), dropout=layer.dropout, residual=x, training=training
-    )
 
 
 def _check_sizes(

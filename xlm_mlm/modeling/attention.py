@@ -84,6 +84,11 @@ def prepare_mask(
             FlashAttention cannot serve.
     """
     batch, length = x_t.shape
+    if force_flash_attn and x_t.device.type != "cuda":
+        raise ValueError(
+            f"force_flash_attn=True needs a CUDA device, but the input is on {x_t.device}; "
+            "build the model with force_flash_attn=False"
+        )
     if block_mask is not None:
         if use_flex_attn and x_t.device.type == "cuda":
             check_block_mask(block_mask, batch, length)
@@ -92,7 +97,7 @@ def prepare_mask(
         return dense_from_block_mask(block_mask, batch, length, x_t.device), None
     valid = None if attention_mask is None else validity(attention_mask, batch, length)
     if force_flash_attn:
-        _check_flash(valid, x_t.device)
+        _check_flash(valid)
         return None, None
     if valid is None or (host_checkable(valid) and bool(valid.all())):
         return None, None
@@ -100,12 +105,7 @@ def prepare_mask(
     return (mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]), None
 
 
-def _check_flash(valid: Tensor | None, device: torch.device) -> None:
-    if device.type != "cuda":
-        raise ValueError(
-            f"force_flash_attn=True needs a CUDA device, but the input is on {device}; "
-            "build the model with force_flash_attn=False"
-        )
+def _check_flash(valid: Tensor | None) -> None:
     if valid is not None and not bool(valid.all()):
         raise ValueError(
             "force_flash_attn=True cannot hide padding, and "
