@@ -238,5 +238,5 @@ def _masked_before(step_results: MLMStepResults) -> Bool[Tensor, "B L"]:
     """The positions that were masked when the pass began."""
     if "masked" not in step_results or "filled" not in step_results:
         # Results of a foreign loop: a position without logits was not looked at.
-        return (step_results["logits"] != 0).any(dim=-1)
+        return torch.as_tensor(step_results["logits"]).ne(0).any(dim=-1)
     return torch.logical_or(step_results["masked"], step_results["filled"])

@@ -30,6 +30,9 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             the mean, so that rows with few masks weigh more.
     """
 
+    model: Any
+    tokenizer: Any
+
     def __init__(
         self,
         loss_on_padding: bool = False,
@@ -66,7 +69,8 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         What depends on values (the `BlockMask` of packed batches, the indices of the positions
         that count) is worked out here, outside `loss_fn`, which the host may compile.
         """
-        return self.loss_fn(self._prepare(batch), batch_idx, dataloader_idx, dataloader_name)
+        prepared = self._prepare(batch)
+        return self.loss_fn(prepared, batch_idx, dataloader_idx, dataloader_name)
 
     def loss_fn(
         self,
@@ -91,26 +95,25 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             KeyError: a field is missing.
             ValueError: there is no model, a shape does not fit, or a target is out of range.
         """
-        if "loss_at" not in batch:
-            batch = self._prepare(batch)
-        flat = batch["loss_at"]
+        given: Any = batch if "loss_at" in batch else self._prepare(batch)
+        flat = given["loss_at"]
         logits = logits_at_positions(
             self.model,
-            batch["input_ids"],
+            given["input_ids"],
             flat,
-            batch.get("attention_mask"),
-            batch.get("positions"),
-            batch.get("block_mask"),
+            given.get("attention_mask"),
+            given.get("positions"),
+            given.get("block_mask"),
         ).float()
-        targets = batch["target_ids"].reshape(-1)[flat]
+        targets = given["target_ids"].reshape(-1)[flat]
         _check_targets(targets, logits.shape[-1])
         terms = F.cross_entropy(logits, targets, reduction="none")
         if self.use_num_masked_factor:
-            per_row = 1.0 / (self._masked(batch["input_ids"]).sum(dim=1) + 1.0)
-            terms = terms * per_row[flat // batch["input_ids"].shape[1]]
+            per_row = 1.0 / (self._masked(given["input_ids"]).sum(dim=1) + 1.0)
+            terms = terms * per_row[flat // given["input_ids"].shape[1]]
         return {"loss": terms.sum() / max(flat.numel(), 1)}
 
-    def _prepare(self, batch: MLMBatch) -> dict[str, Any]:
+    def _prepare(self, batch: MLMBatch) -> Any:
         """Return a copy of the batch with the positions that count and the `BlockMask`."""
         if self.model is None:
             raise ValueError("MLMLoss has no model; pass model=..., or let the host set it")
@@ -140,7 +143,8 @@ def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:
                 f"the loss needs {name!r}, which the batch does not have; its fields: "
                 f"{', '.join(sorted(batch))}"
             )
-    inputs, targets = batch["input_ids"], batch["target_ids"]
+    inputs: Tensor = batch["input_ids"]
+    targets: Any = batch["target_ids"]
     if inputs.shape != targets.shape:
         raise ValueError(
             f"input_ids have shape {tuple(inputs.shape)} and target_ids {tuple(targets.shape)}; "

@@ -143,10 +143,15 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         )
         if positions is not None:
             check_positions(positions, batch, length, self.max_length)
-        elif mask is not None and block_mask is None and attention_mask.ndim == 2:
+        elif (
+            mask is not None
+            and block_mask is None
+            and attention_mask is not None
+            and attention_mask.ndim == 2
+        ):
             # Only padding shifts positions; without it the tables are sliced, not gathered.
             positions = derived_positions(validity(attention_mask, batch, length))
-        rotary = self.encoder[0].rotary_emb
+        rotary: Any = self.encoder[0].rotary_emb
         context = AttentionContext(
             gather_tables(rotary.cos, rotary.sin, length, positions),
             mask,

@@ -76,6 +76,9 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         ValueError: an option out of range, or options that contradict each other.
     """
 
+    model: Any
+    tokenizer: Any
+
     def __init__(
         self,
         max_steps: int,
@@ -214,7 +217,9 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             logits = all_logits[picked.to(all_logits.device)]
         uniform = self._noise(step_results, candidates, Purpose.TOKEN)[chosen]
         tokens = self.sampler(logits, uniform)
-        kept = None if self.history is None else _dense(all_logits, every, masked.shape)
+        kept = None
+        if self.history is not None and all_logits is not None:
+            kept = _dense(all_logits, every, masked.shape)
         return advance(step_results, masked, flat, tokens, kept)
 
     def _select(self, candidates: Candidates, logits: Tensor | None) -> Bool[Tensor, "A K"]:

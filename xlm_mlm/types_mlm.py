@@ -25,6 +25,7 @@ class MLMBatch(TypedDict):
         segment_ids: packed batches only: the number of the segment each token belongs to.
         block_mask: FlexAttention `BlockMask`; when present, `attention_mask` is ignored.
         fixed_positions_mask: True where the token was given and never masked (infilling).
+        sample_ids: prediction: the number of each sample, the key of its random stream.
     """
 
     input_ids: Integer[Tensor, "B L"]
@@ -34,6 +35,7 @@ class MLMBatch(TypedDict):
     segment_ids: NotRequired[Integer[Tensor, "B L"]]
     block_mask: NotRequired[Any]
     fixed_positions_mask: NotRequired[Bool[Tensor, "B L"] | None]
+    sample_ids: NotRequired[Integer[Tensor, "B"]]
 
 
 class PackedFlexMLMBatch(TypedDict):

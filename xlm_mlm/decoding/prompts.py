@@ -8,6 +8,7 @@ from jaxtyping import Bool, Integer
 from torch import Tensor
 
 from xlm_mlm.checks import require_token_id
+from xlm_mlm.types_mlm import MLMBatch
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ class PromptBatch:
     attention_mask: Bool[Tensor, "B L"]
     new_tokens: int
 
-    def to(self, device: Any) -> dict[str, Tensor]:
+    def to(self, device: Any) -> MLMBatch:
         """The batch that the predictor reads, on a device."""
         return {
             "input_ids": self.input_ids.to(device),
             "attention_mask": self.attention_mask.to(device),
+            "target_ids": None,
         }
 
     def outputs(self, ids: Integer[Tensor, "B L"]) -> list[list[int]]:

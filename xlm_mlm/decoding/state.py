@@ -122,7 +122,7 @@ def at_work(state: MLMStepResults, rows: Integer[Tensor, "A"]) -> dict[str, Any]
     A packed batch keeps all its rows: a `BlockMask` is built for a whole batch.
     """
     names = {"x": "x_t", "attention_mask": "attention_mask", "positions": "positions"}
-    inputs = {to: state.get(name) for name, to in names.items()}
+    inputs: dict[str, Any] = {to: state.get(name) for name, to in names.items()}
     inputs["block_mask"] = state.get("block_mask")
     if inputs["block_mask"] is None and len(rows) < len(state["x"]):
         picked = rows.to(state["x"].device)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
+from xlm.modules.rotary_transformer import RotaryTransformerLayer
 
 from xlm_mlm.modeling.masks import (
     check_block_mask,
@@ -121,7 +122,7 @@ def _flex_kernel() -> Callable[..., Tensor]:
 
 
 def attend(
-    layer: torch.nn.Module,
+    layer: RotaryTransformerLayer,
     x: Float[Tensor, "B L D"],
     context: AttentionContext,
 ) -> Float[Tensor, "B L D"]:
@@ -138,7 +139,7 @@ def attend(
 
 
 def attend_from(
-    layer: torch.nn.Module,
+    layer: RotaryTransformerLayer,
     x: Float[Tensor, "B L D"],
     queries: Queries,
     context: AttentionContext,
@@ -174,7 +175,7 @@ def _pick(table: Float[Tensor, "B L R"], queries: Queries) -> Float[Tensor, "N R
 
 
 def _sdpa(
-    layer: torch.nn.Module,
+    layer: RotaryTransformerLayer,
     q: Tensor,
     k: Tensor,
     v: Tensor,

@@ -28,8 +28,9 @@ class Candidates:
     columns: Integer[Tensor, "A K"]
     valid: Bool[Tensor, "A K"]
     passes_left: int = 1
-    noise: Float64[Tensor, "A K"] | None = None
-    logits: Float[Tensor, "M V"] | None = field(default=None, repr=False)
+    # Set by the predictor before a strategy sees them.
+    noise: Float64[Tensor, "A K"] = None  # type: ignore[assignment]
+    logits: Float[Tensor, "M V"] = field(default=None, repr=False)  # type: ignore[assignment]
 
     @classmethod
     def of(cls, masked: Bool[Tensor, "B L"]) -> "Candidates":
