@@ -224,7 +224,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
 
     def _select(self, candidates: Candidates, logits: Tensor | None) -> Bool[Tensor, "A K"]:
         """Ask the strategy, and hold it to its promise; the pass's one synchronisation."""
-        chosen = self.strategy.select(dataclasses.replace(candidates, logits=logits)).cpu()
+        seen: Any = {} if logits is None else {"logits": logits}
+        chosen = self.strategy.select(dataclasses.replace(candidates, **seen)).cpu()
         if not chosen.any(dim=1).all() or (chosen & ~candidates.valid).any():
             raise ValueError(
                 f"{type(self.strategy).__name__}.select must mark at least one candidate of every "
