@@ -243,3 +243,19 @@ NEED_THE_SAFE_EXTRA = {
     "xlm.tasks.safe_molgen.DeNovoEval",
     "xlm.tasks.safe_molgen.safe_bracket_on_the_fly_processor_combined",
 }
+
+
+@pytest.mark.parametrize("name", ["star_easy_mlm", "owt_mlm"])
+def test_the_command_line_has_the_last_word(name, compose_experiment):
+    cfg = compose_experiment(
+        name,
+        "model=rotary_transformer_xtiny_mlm",
+        "trainer_strategy=ddp",
+        "predictor.confidence=entropy",
+        "predictor.seed=3",
+        "debug=small_data",
+    )
+    assert (cfg.model.d_model, cfg.tags.model) == (384, "rotary_transformer_xtiny_mlm")
+    assert cfg.trainer.strategy._target_ == "lightning.pytorch.strategies.DDPStrategy"
+    assert (cfg.predictor.confidence, cfg.predictor.seed) == ("entropy", 3)
+    assert cfg.trainer.limit_train_batches == 100

@@ -9,6 +9,8 @@ import pytest
 import stand_in_tokenizers as stand_ins
 import torch
 
+from xlm_mlm.history_mlm import HistoryTopKPlugin
+
 SMALL_BLOCK = "block_size=48"
 TWO_ROWS = "+num_unconditional_prediction_examples=2"
 
@@ -127,6 +129,14 @@ def test_answers_to_word_problems_are_scored_by_running_them(train_experiment, t
     assert (logged["val/n_total"], logged["val/n_exec_failures"]) == (2, 2)
     # The made-up question n is "What is n and n?", its answer 2 n.
     assert [row["answer"] for row in _rows(tmp_path, "val", "prediction")] == ["0", "2"]
+
+
+def test_a_history_is_kept_on_request(train_experiment, tmp_path):
+    train_experiment("star_easy_mlm", "+history=topk_mlm")
+    for row in _rows(tmp_path, "val", "prediction"):
+        record = HistoryTopKPlugin.from_serialized(tmp_path / "run" / "history", row["fid"])
+        assert record.get_num_steps() == row["steps_taken"]
+        assert record.get(0)["p"].shape == (14, 5)
 
 
 def _vocabulary(folder):
