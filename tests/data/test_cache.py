@@ -3,6 +3,7 @@
 import multiprocessing
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import datasets
 import pytest
@@ -50,6 +51,18 @@ def test_another_option_split_or_tokenizer_is_another_folder(tmp_path, tokenizer
     names = folders(tmp_path)
     assert len(names) == 4
     assert sum(name.startswith("train-") for name in names) == 3
+
+
+def test_splits_with_the_same_rows_share_a_folder(tmp_path, tokenizer):
+    class Sharing(CountingManager):
+        same_rows: ClassVar = {"predict": "test"}
+
+    first, second = Sharing(split="test"), Sharing(split="predict")
+    first.prepare_data(str(tmp_path), tokenizer)
+    second.prepare_data(str(tmp_path), tokenizer)
+    assert (first.made, second.made) == (1, 0)
+    assert second.split == "test"
+    assert len(folders(tmp_path)) == 1
 
 
 def test_nothing_is_left_behind(tmp_path, tokenizer):

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 from xlm.datamodule import DatasetManager
@@ -77,6 +77,9 @@ class CachedDatasetManager(DatasetManager):
     dataset_name: str
     """Folder of the cache, under `<manual_cache_dir>/xlm_mlm/`."""
 
+    same_rows: ClassVar[Mapping[str, str]] = {}
+    """Splits that serve the rows of another one: made and cached once."""
+
     def __init__(
         self,
         collator: Any,
@@ -98,8 +101,9 @@ class CachedDatasetManager(DatasetManager):
 
     @property
     def split(self) -> str:
-        """The split that is served."""
-        return self._split_to_download
+        """The split whose rows are served."""
+        named = self._split_to_download
+        return self.same_rows.get(named, named)
 
     def cache_inputs(self) -> Mapping[str, Any]:
         """What the rows depend on, besides the split and the tokenizer; JSON-serialisable."""

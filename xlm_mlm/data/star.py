@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -118,6 +118,7 @@ class StarGraphDatasetManager(CachedDatasetManager):
     """
 
     dataset_name = "star_graphs"
+    same_rows: ClassVar[Mapping[str, str]] = {"predict": "test"}
 
     def __init__(
         self,
@@ -149,8 +150,8 @@ class StarGraphDatasetManager(CachedDatasetManager):
         }
 
     def make_rows(self, tokenizer: Any, workspace: Path) -> datasets.Dataset:
-        split = "test" if self.split == "predict" else self.split
-        graphs = generate_splits(self.generator, self.counts, self.seed, last=split)[split]
+        splits = generate_splits(self.generator, self.counts, self.seed, last=self.split)
+        graphs = splits[self.split]
         return datasets.Dataset.from_list([_ids(graph, tokenizer) for graph in graphs])
 
 

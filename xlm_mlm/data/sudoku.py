@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 
@@ -147,6 +147,7 @@ class SudokuDatasetManager(CachedDatasetManager):
     """
 
     dataset_name = "sudoku_4x4"
+    same_rows: ClassVar[Mapping[str, str]] = {"validation": "test", "predict": "test"}
 
     def __init__(
         self,

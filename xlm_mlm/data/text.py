@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 from datasets.arrow_writer import ArrowWriter
@@ -73,8 +73,13 @@ def packed_rows(documents: Iterable[list[int]], block_size: int) -> Iterator[lis
         del stream[:full]
 
 
+def choose_collator(packed: bool, for_packed: Any, for_padded: Any) -> Any:
+    """The collator that fits the rows; lets one switch in YAML decide about both."""
+    return for_packed if packed else for_padded
+
+
 class TextDatasetManager(CachedDatasetManager):
-    """Rows of `input_ids` from local files. "train" is one side, every other split the other.
+    """Rows of `input_ids` from local files: the training documents, or those held out.
 
     Rows carry BOS where a document begins and EOS where it ends, nowhere else, so the collator
     is to add neither.
@@ -95,6 +100,7 @@ class TextDatasetManager(CachedDatasetManager):
     """
 
     dataset_name = "text"
+    same_rows: ClassVar[Mapping[str, str]] = {"test": "validation", "predict": "validation"}
 
     def __init__(
         self,
@@ -154,7 +160,7 @@ class TextDatasetManager(CachedDatasetManager):
         return datasets.Dataset.from_file(str(arrow))
 
     def _documents(self, count: "_Counter") -> Iterator[str]:
-        held_out = self.split != "train"
+        held_out = self.split == "validation"
         for path in self.files:
             for text in read_documents(path, self.text_field, self.document):
                 count.read += 1
