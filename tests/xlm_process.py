@@ -1,0 +1,62 @@
+"""Run the real `xlm` command in a folder, and read what it left there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+XLM = Path(sys.executable).parent / "xlm"
+
+# Nothing of these may be needed; DATA_DIR and LOG_DIR would send files elsewhere.
+_DROPPED = re.compile(r"XLM_|HYDRA_|DATA_DIR$|LOG_DIR$|PROJECT_ROOT$|TQDM_|SLURM_|HF_|PYTHONPATH$")
+# A proxy that refuses: whoever tries the network fails at once.
+_NOWHERE = "http://127.0.0.1:9"
+
+
+@dataclass
+class Run:
+    """A finished command."""
+
+    code: int
+    output: str
+    seconds: float
+
+
+def xlm(folder: Path, *overrides: str, timeout: float = 600) -> Run:
+    """Run `xlm` with these overrides in `folder`, without a network or helpful variables."""
+    env = {name: value for name, value in os.environ.items() if not _DROPPED.match(name)}
+    env |= {"HTTP_PROXY": _NOWHERE, "HTTPS_PROXY": _NOWHERE, "COLUMNS": "160"}
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [str(XLM), *overrides],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, time.perf_counter() - begun)
+
+
+def metric(output: str, name: str) -> float:
+    """A metric from the table that Lightning prints at the end."""
+    found = re.findall(rf"{re.escape(name)}\s[^\d\n-]*(-?[\d.]+(?:e-?\d+)?)", output)
+    assert found, f"{name} is not in:\n{output[-3000:]}"
+    return float(found[-1])
+
+
+def prediction_files(folder: Path, job_name: str, split: str, loader: str) -> list[Path]:
+    """The prediction files of all runs of a job, oldest first."""
+    runs = folder / "logs" / job_name / "runs"
+    return sorted(runs.glob(f"*/predictions/{split}/{loader}/*.jsonl"), key=os.path.getmtime)
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

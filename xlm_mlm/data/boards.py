@@ -1,0 +1,123 @@
+"""A callback that shows sudoku boards as they were solved, and how many were."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from xlm_mlm.checks import require_int
+
+Board = list[str]
+
+
+def draw(cells: Board, side: int = 4, box: int = 2) -> list[str]:
+    """The lines of a board, boxes ruled off.
+
+    Args:
+        cells: one character a cell, row by row.
+        side: cells in a row.
+        box: cells in a row of a box.
+    """
+    lines = []
+    for row in range(side):
+        if row and row % box == 0:
+            lines.append("+".join(["-" * (2 * box + 1)] * (side // box)))
+        line = cells[side * row : side * (row + 1)]
+        boxes = [" ".join(line[start : start + box]) for start in range(0, side, box)]
+        lines.append("|".join(f" {digits} " for digits in boxes))
+    return lines
+
+
+def side_by_side(puzzle: Board, answer: Board, solved: bool) -> str:
+    """A puzzle beside the answer that was given, and whether it is right."""
+    left, right = draw(puzzle), draw(answer)
+    width = max(map(len, left))
+    lines = [f"{a:<{width}}    {b}" for a, b in zip(left, right, strict=True)]
+    lines[len(lines) // 2] = lines[len(lines) // 2].replace("    ", " => ", 1)
+    return "\n".join(lines) + ("   solved" if solved else "   wrong")
+
+
+class BoardPrinter(Callback):
+    """After testing, or validating on its own, print some boards and the share of those solved.
+
+    Reads the batches of dataloaders whose name holds "prediction". On several processes each
+    sees its own rows; the first one prints.
+
+    Args:
+        boards: how many to print, spread evenly over all of them.
+
+    Raises:
+        ValueError: `boards` is no integer of at least 0.
+    """
+
+    def __init__(self, boards: int = 4):
+        super().__init__()
+        self.boards = require_int("boards", boards, 0)
+        self._seen: list[tuple[Board, Board, bool]] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._collect(pl_module, outputs, batch, "test", dataloader_idx)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn != "fit":
+            self._collect(pl_module, outputs, batch, "val", dataloader_idx)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._print(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            self._print(trainer)
+
+    def _collect(
+        self, pl_module: LightningModule, outputs: Any, batch: Any, split: str, loader: int
+    ) -> None:
+        if "prediction" not in pl_module.dataloader_names[split][loader]:
+            return
+        tokenizer = pl_module.tokenizer
+        rows = (batch["input_ids"], outputs["ids"], batch["target_ids"])
+        for given, filled, target in zip(*(ids.tolist() for ids in rows), strict=True):
+            truth = tokenizer.convert_ids_to_tokens(target)
+            cells = [place for place, token in enumerate(truth) if token.isdigit()]
+            answer = tokenizer.convert_ids_to_tokens([filled[place] for place in cells])
+            puzzle = [
+                "." if given[place] == tokenizer.mask_token_id else truth[place] for place in cells
+            ]
+            solved = all(filled[place] == target[place] for place in cells)
+            self._seen.append(
+                (puzzle, [token[-1] if token.isdigit() else "?" for token in answer], solved)
+            )
+
+    def _print(self, trainer: Trainer) -> None:
+        if not (self._seen and trainer.is_global_zero):
+            return
+        total = len(self._seen)
+        places = torch.linspace(0, total - 1, min(self.boards, total)).round().int().tolist()
+        shown = [side_by_side(*self._seen[place]) for place in places]
+        solved = sum(solved for _, _, solved in self._seen)
+        print("\n\n".join(["", *shown]))
+        print(
+            f"\n{solved} of {total} held-out boards solved, every cell right: {solved / total:.4f}"
+        )
