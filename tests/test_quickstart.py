@@ -1,6 +1,7 @@
 """The first thing a newcomer runs: the real commands, from an empty folder, offline."""
 
 import re
+from pathlib import Path
 
 import pytest
 from xlm_process import metric, prediction_files, read_rows, xlm
@@ -10,6 +11,7 @@ from xlm_mlm.data.sudoku import solutions
 pytestmark = pytest.mark.slow
 
 COMMAND = ("job_name=quickstart", "experiment=quickstart_mlm")
+SCRIPT = Path(__file__).parents[1] / "examples" / "quickstart" / "quickstart.sh"
 FIGURE = "infill_prediction/exact_match"
 SOLVED = re.compile(r"(\d+) of (\d+) held-out boards solved, every cell right: ([\d.]+)")
 
@@ -67,3 +69,10 @@ def test_evaluation_reads_the_checkpoint_and_repeats_the_figure(trained, evaluat
 
 def test_everything_stays_in_the_folder(trained, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["data", "logs"]
+
+
+def test_the_example_runs_these_commands():
+    lines = [line for line in SCRIPT.read_text().splitlines() if line.startswith("xlm ")]
+    assert [line.split() for line in lines] == [
+        ["xlm", f"job_type={job_type}", *COMMAND] for job_type in ("train", "eval")
+    ]
