@@ -91,9 +91,7 @@ class BoardPrinter(Callback):
         if trainer.state.fn != "fit":
             self._print(trainer)
 
-    def _collect(
-        self, pl_module: LightningModule, outputs: Any, batch: Any, split: str, loader: int
-    ) -> None:
+    def _collect(self, pl_module: Any, outputs: Any, batch: Any, split: str, loader: int) -> None:
         if "prediction" not in pl_module.dataloader_names[split][loader]:
             return
         tokenizer = pl_module.tokenizer

@@ -85,15 +85,17 @@ class CachedDatasetManager(DatasetManager):
         collator: Any,
         split: str,
         dataloader_kwargs: Mapping[str, Any],
-        stages: Iterable[str] | None = None,
+        stages: Iterable[Any] | None = None,
         **host_options: Any,
     ):
         require_choice("split", split, SPLITS)
+        # A copy: the host changes it.
+        loader: Any = dict(dataloader_kwargs)
         super().__init__(
             collator=collator,
             full_name=f"xlm_mlm/{self.dataset_name}/{split}",
             full_name_debug=f"xlm_mlm/{self.dataset_name}/train",
-            dataloader_kwargs=dict(dataloader_kwargs),
+            dataloader_kwargs=loader,
             stages=None if stages is None else list(stages),
             **host_options,
         )
@@ -127,7 +129,7 @@ class CachedDatasetManager(DatasetManager):
         return self._load_from_cache(manual_cache_dir) if kwargs.get("load") else None
 
     def setup(
-        self, stage: str, manual_cache_dir: str, tokenizer: Any, *args: Any, **kwargs: Any
+        self, stage: Any, manual_cache_dir: str, tokenizer: Any, *args: Any, **kwargs: Any
     ) -> None:
         """As in the host. Every rank computes the cache's folder for itself."""
         self._tokenizer = tokenizer

@@ -157,7 +157,7 @@ class StarGraphDatasetManager(CachedDatasetManager):
 
 def _ids(graph: dict[str, Any], tokenizer: Any) -> dict[str, list[int]]:
     try:
-        tokens = preprocess_fn(graph, tokenizer)
+        tokens: Any = preprocess_fn(graph, tokenizer)
     except KeyError as error:
         raise ValueError(
             f"the tokenizer has no token for node {error}; a generator with vocab_size N needs "
