@@ -240,3 +240,39 @@ def test_compiled_it_does_not_recompile_at_every_step(tokenizer, kind):
         seen.append(len(compiled_graphs))
     # The first sizes may each be compiled, then once for sizes that vary, then never again.
     assert seen[-1] == seen[2] > 0
+
+
+def test_integers_of_any_width_are_taken(tokenizer):
+    loss, batch = MLMLoss(model=transformer(), tokenizer=tokenizer), make_batch()
+    narrow = {name: value.int() for name, value in batch.items()}
+    assert loss(narrow)["loss"].item() == pytest.approx(loss(batch)["loss"].item())
+    with pytest.raises(ValueError, match="target_ids must be a tensor of integers"):
+        loss({**batch, "target_ids": batch["target_ids"].float()})
+
+
+def test_a_model_in_bf16_gives_an_fp32_loss(tokenizer):
+    loss = MLMLoss(model=transformer().bfloat16(), tokenizer=tokenizer)
+    assert loss(make_batch())["loss"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target_ids": torch.full((3, 5), V)}, "target id 27"),
+        ({"input_ids": torch.full((3, 5), V)}, "token id 27"),
+        ({"positions": torch.full((3, 5), 20)}, "position 20 .*max_length of 16"),
+    ],
+)
+def test_values_are_checked_although_the_loss_is_compiled(tokenizer, change, words):
+    loss = MLMLoss(model=transformer(), tokenizer=tokenizer)
+    # What compiling comes to for this test: nothing inside looks at values any more.
+    loss.loss_fn = lambda *args: pytest.fail("the compiled part was reached")
+    with pytest.raises(ValueError, match=words):
+        loss({**make_batch(), **change})
+
+
+def test_a_mask_token_the_model_does_not_have_is_refused(tokenizer):
+    loss = MLMLoss(model=transformer(), tokenizer=tokenizer)
+    loss.mask_token_id_tensor = torch.tensor(99)
+    with pytest.raises(ValueError, match="id is 99, but the model's vocabulary is 27"):
+        loss(make_batch())

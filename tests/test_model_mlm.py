@@ -207,7 +207,7 @@ def test_any_model_of_the_protocol_gives_logits_at_positions():
     assert out.tolist() == [[20.0, 21.0, 22.0, 23.0, 24.0]]
 
 
-def test_a_hole_in_the_mask_is_cheap_to_ignore_when_all_is_valid():
+def test_a_mask_that_hides_nothing_changes_nothing():
     model, x = build(), rows()
     torch.testing.assert_close(model(x, torch.ones(3, 7, dtype=torch.long)), model(x))
 
@@ -235,3 +235,42 @@ def test_bf16_autocast_is_close_to_fp32():
         low = model(x)
     # bf16 keeps 8 bits: three layers of sums of unit-sized values stay within a few percent.
     torch.testing.assert_close(low.float(), model(x), atol=0.1, rtol=0.1)
+
+
+def test_attention_and_branches_drop_in_training_only():
+    model, x = build(dropout=0.5), rows()
+    assert torch.equal(model(x), model(x))
+    model.train()
+    assert not torch.equal(model(x), model(x))
+    # With the branches' dropout off, attention's own is what is left.
+    for layer in model.encoder:
+        layer._add = lambda residual, branch: residual + branch
+    assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+
+
+def test_epsilon_reaches_every_norm():
+    model = build(layer_norm_eps=0.25)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert len(norms) == 7
+    assert {m.eps for m in norms} == {0.25}
+
+
+def test_positions_of_one_row_serve_all():
+    model, x = build(), rows()
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
+    torch.testing.assert_close(
+        model(x, positions=positions), model(x, positions=positions.expand(3, 7))
+    )
+    flat = torch.tensor([4, 9, 20])
+    torch.testing.assert_close(
+        model(x, positions=positions, logits_at=flat),
+        model(x, positions=positions).reshape(-1, V)[flat],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_wrapped_models_are_still_asked_for_some_positions_only():
+    assert takes_logits_at(torch.compile(build()))
+    assert takes_logits_at(torch.nn.DataParallel(build()))

@@ -113,12 +113,22 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     model = RotaryTransformerMLMModel(**OPTIONS)
     with pytest.raises(ValueError, match="no config.json"):
         RotaryTransformerMLMModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is no folder"):
+        RotaryTransformerMLMModel.from_pretrained(tmp_path / "absent")
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for wrong in ({"num_layers": 3}, {"num_layers": 1}, {"d_model": 32}):
         (tmp_path / "config.json").write_text(json.dumps({**config, **wrong}))
         with pytest.raises(ValueError, match="does not fit"):
             RotaryTransformerMLMModel.from_pretrained(tmp_path)
+    for text, words in (('{"max_len": 9}', "unknown options max_len"), ("[1]", "no JSON object")):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=words):
+            RotaryTransformerMLMModel.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"d_model": 16}))
+    with pytest.raises(ValueError, match="does not fit"):
+        RotaryTransformerMLMModel.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(ValueError, match="does not fit"):
         RotaryTransformerMLMModel.from_pretrained(tmp_path)

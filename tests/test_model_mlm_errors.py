@@ -32,6 +32,9 @@ GOOD = {
         ({"padding_idx": -1}, "padding_idx is -1"),
         ({"mask_idx": 0}, "must differ"),
         ({"dim_feedforward": 0}, "dim_feedforward is 0"),
+        ({"dropout": "x"}, "dropout is 'x'"),
+        ({"layer_norm_eps": -1}, "layer_norm_eps is -1"),
+        ({"force_flash_attn": True, "use_flex_attn": True}, "choose one"),
     ],
 )
 def test_construction_refuses(overrides, words):
@@ -56,6 +59,8 @@ X = torch.full((2, 4), 5)
         (torch.zeros(0, 4, dtype=torch.long), {}, "neither of them 0"),
         (torch.zeros(2, 0, dtype=torch.long), {}, "neither of them 0"),
         (torch.zeros(4, dtype=torch.long), {}, "batch, length"),
+        (X, {"attention_mask": [[1] * 4] * 2}, "attention_mask is a list"),
+        (X, {"logits_at": [1]}, "flat tensor of int64"),
         (X, {"attention_mask": torch.ones(2, 5)}, "attention_mask has shape"),
         (X, {"attention_mask": torch.ones(2, 4)}, "additive mask is not taken"),
         (X, {"attention_mask": torch.full((2, 4), 2)}, "0 .hidden. or 1 .valid."),
@@ -63,7 +68,7 @@ X = torch.full((2, 4), 5)
         (
             X,
             {"block_mask": segment_block_mask(torch.zeros(2, 6, dtype=torch.long))},
-            r"\(2, 1, 6, 6\)",
+            r"\(2, 1, 6, 6\).*\(1 or 2, 1 or 2, 4, 4\)",
         ),
         (
             X,

@@ -314,7 +314,7 @@ def test_a_strategy_of_ones_own_is_asked_and_held_to_its_promise(tokenizer):
         def select(self, candidates):
             return torch.zeros_like(candidates.valid)
 
-    with pytest.raises(ValueError, match="Idle.select must mark"):
+    with pytest.raises(ValueError, match="Idle.select must return"):
         predictor(tokenizer, model, 100, strategy=Idle()).predict(ragged_batch())
 
 

@@ -1,6 +1,8 @@
 """Checks shared by every floor: each error gives the value, the rule and what would be right."""
 
+import operator
 from collections.abc import Collection
+from numbers import Real
 from typing import Any
 
 
@@ -24,18 +26,45 @@ def require_token_id(tokenizer: Any, name: str, why: str) -> int:
             f"needed to {why}. Add one, for example "
             f"tokenizer.add_special_tokens({{'{name}_token': '[{name.upper()}]'}})"
         )
-    return int(token_id)
+    return require_int(f"{name}_token_id of {type(tokenizer).__name__}", token_id, 0)
 
 
 def require_int(name: str, value: Any, minimum: int) -> int:
-    """Return `value` if it is an integer of at least `minimum` (booleans are not integers here).
+    """Return `value` as an int if it is an integer of at least `minimum`.
+
+    NumPy's integers are integers here, booleans are not.
 
     Raises:
         ValueError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = minimum - 1
+    if isinstance(value, bool) or number < minimum:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {minimum}")
-    return value
+    return number
+
+
+def require_number(name: str, value: Any, minimum: float, rule: str) -> float:
+    """Return `value` as a float if it is a finite number of at least `minimum`.
+
+    Args:
+        name: what it is, for the message.
+        value: the number.
+        minimum: the least it may be.
+        rule: what it must be, completing "it must be ...".
+
+    Raises:
+        ValueError: it is not; a NaN is not.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not minimum <= value < float("inf")
+    ):
+        raise ValueError(f"{name} is {value!r}; it must be {rule}")
+    return float(value)
 
 
 def require_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
@@ -44,7 +73,8 @@ def require_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     Raises:
         ValueError: it is not; the message lists the choices.
     """
-    if value not in choices:
+    # One by one: `in` on a dict would ask an unhashable value for its hash.
+    if not any(value == choice for choice in choices):
         known = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} is {value!r}; it must be one of {known}")
     return value

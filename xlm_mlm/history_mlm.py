@@ -4,8 +4,8 @@ Format 1. In the folder of a sample, per pass N (from 0, five digits): `N.p.safe
 probabilities, most probable first), `N.pids.safetensors` (their token ids) and
 `N.x.safetensors` (the sequence after the pass), each holding one tensor named as the file. The
 sequence is written last, so that a pass is complete if its sequence is there. `meta.json` holds
-the format's number, the shapes and, once the sample is finished, the number of passes. Files
-appear whole or not at all, and nothing is ever unpickled.
+the format's number, the two options, and, once the sample is finished, the number of passes.
+Files appear whole or not at all, and nothing is ever unpickled.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Integer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -89,7 +90,7 @@ class HistoryTopKPlugin(HistoryPluginBase):
             ValueError: `full_id` is no plain folder name, or the format is unknown.
             FileNotFoundError: there is no such record.
         """
-        if not _NAME.fullmatch(full_id):
+        if not isinstance(full_id, str) or not _NAME.fullmatch(full_id):
             raise ValueError(
                 f"full_id is {full_id!r}; it must be a folder's plain name, as `to_dict` gives it"
             )
@@ -98,11 +99,10 @@ class HistoryTopKPlugin(HistoryPluginBase):
         if folder.is_symlink() or not meta_file.is_file():
             raise FileNotFoundError(f"{folder} holds no history (no meta.json)")
         meta = json.loads(meta_file.read_text())
-        if meta.get("format") != FORMAT:
-            raise ValueError(
-                f"{meta_file} has format {meta.get('format')!r}; this version reads {FORMAT}"
-            )
-        opened = cls(output_dir, meta["k"], meta["max_new_tokens"])
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            found = meta.get("format") if isinstance(meta, dict) else meta
+            raise ValueError(f"{meta_file} has format {found!r}; this version reads {FORMAT}")
+        opened = cls(output_dir, meta.get("k"), meta.get("max_new_tokens"))
         opened._fids = [full_id]
         steps = 0
         while (folder / _file(steps, "x")).is_file():
@@ -155,6 +155,7 @@ class HistoryTopKPlugin(HistoryPluginBase):
     def _top(
         self, logits: Float[Tensor, "L V"], x: Integer[Tensor, "L"], masked: Bool[Tensor, "L"]
     ) -> tuple[Float[Tensor, "W k"], Integer[Tensor, "W k"]]:
+        x = x.long()
         if self.max_new_tokens is not None:
             window = slice(-self.max_new_tokens, None)
             logits, x, masked = logits[window], x[window], masked[window]
@@ -193,7 +194,8 @@ class HistoryTopKPlugin(HistoryPluginBase):
             masked in that pass, they hold the committed token with probability 1.
 
         Raises:
-            ValueError: several samples are open, or none, or the pass is out of range.
+            ValueError: several samples are open, or none, the pass is out of range, or its files
+            are damaged.
         """
         if len(self._fids) != 1:
             raise ValueError(
@@ -201,15 +203,19 @@ class HistoryTopKPlugin(HistoryPluginBase):
                 "HistoryTopKPlugin.from_serialized(output_dir, fid)"
             )
         steps = self._steps[0]
-        if not isinstance(step, int) or not 0 <= step < steps:
-            raise ValueError(f"step is {step!r}; the record has the passes 0 to {steps - 1}")
+        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < steps:
+            raise ValueError(f"step is {step!r}; the record has {steps} passes, from 0 on")
         folder = self.output_dir / self._fids[0]
-        return {name: load_file(folder / _file(step, name))[name] for name in ("p", "pids", "x")}
+        try:
+            return {
+                name: load_file(folder / _file(step, name))[name] for name in ("p", "pids", "x")
+            }
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"pass {step} in {folder} cannot be read: {error}") from error
 
     def _write(self, row: int, step: int, tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():
-            # A copy: a row is a view of the whole batch's storage.
-            data = save({name: tensor.detach().cpu().clone().contiguous()})
+            data = save({name: tensor.detach().cpu().contiguous()})
             _replace(self.output_dir / self._fids[row] / _file(step, name), data)
 
     def _write_meta(self, row: int, *, finished: bool) -> None:

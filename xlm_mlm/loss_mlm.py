@@ -11,6 +11,7 @@ from xlm.harness import LossFunction
 from xlm_mlm.checks import require_token_id
 from xlm_mlm.model_mlm import logits_at_positions
 from xlm_mlm.modeling.masks import host_checkable, segment_block_mask
+from xlm_mlm.modeling.rotary import checked_positions
 from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch, MLMLossDict, MLMModel
 
 
@@ -118,15 +119,35 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         if self.model is None:
             raise ValueError("MLMLoss has no model; pass model=..., or let the host set it")
         inputs, targets = _ids(batch)
+        self._check_values(batch, inputs, targets)
         counted = targets != IGNORE_INDEX
         if not self.loss_on_visible_tokens:
             counted = counted & self._masked(inputs)
-        prepared: dict[str, Any] = dict(batch)
+        prepared: dict[str, Any] = {**batch, "target_ids": targets.long()}
         prepared["loss_at"] = counted.flatten().nonzero().squeeze(1)
         segments = batch.get("segment_ids")
         if segments is not None and batch.get("block_mask") is None:
             prepared["block_mask"] = segment_block_mask(segments)
         return prepared
+
+    def _check_values(self, batch: MLMBatch, inputs: Tensor, targets: Tensor) -> None:
+        """What the model checks itself, but cannot once it is compiled; on the CPU only."""
+        vocabulary = getattr(self.model, "num_embeddings", None)
+        if vocabulary is None or not host_checkable(inputs):
+            return
+        mask_id = self.mask_token_id_tensor
+        if mask_id is None:
+            mask_id = require_token_id(self.tokenizer, "mask", "find the positions of the loss")
+        if not int(mask_id) < vocabulary:
+            raise ValueError(
+                f"the mask token's id is {int(mask_id)}, but the model's vocabulary is "
+                f"{vocabulary}; model and tokenizer do not belong together"
+            )
+        _check_targets(targets[targets != IGNORE_INDEX], vocabulary)
+        if hasattr(self.model, "checked_ids"):
+            self.model.checked_ids(inputs)
+        if batch.get("positions") is not None and hasattr(self.model, "max_length"):
+            checked_positions(batch["positions"], *inputs.shape, self.model.max_length)
 
     def _masked(self, input_ids: Integer[Tensor, "B L"]) -> Tensor:
         if self.mask_token_id_tensor is None:
@@ -140,9 +161,11 @@ def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:
     for name in ("input_ids", "target_ids"):
         if batch.get(name) is None:
             raise KeyError(
-                f"the loss needs {name!r}, which the batch does not have; its fields: "
-                f"{', '.join(sorted(batch))}"
+                f"the loss needs {name!r}, which the batch does not have (or has as None); its "
+                f"fields: {', '.join(sorted(batch))}"
             )
+        if not isinstance(batch[name], Tensor) or batch[name].is_floating_point():
+            raise ValueError(f"{name} must be a tensor of integers")
     inputs: Tensor = batch["input_ids"]
     targets: Any = batch["target_ids"]
     if inputs.shape != targets.shape:

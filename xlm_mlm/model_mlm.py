@@ -7,21 +7,23 @@ vocabulary projection run only at the positions that are asked for.
 """
 
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Integer
+from safetensors import SafetensorError
 from torch import Tensor
 from xlm.model import Model
 from xlm.modules.rotary_transformer import RotaryTransformerFinalLayer
 
-from xlm_mlm.checks import require_choice, require_int
+from xlm_mlm.checks import require_choice, require_int, require_number
 from xlm_mlm.modeling.attention import AttentionContext, prepare_mask
 from xlm_mlm.modeling.layer import MLMTransformerLayer
 from xlm_mlm.modeling.masks import host_checkable, validity
-from xlm_mlm.modeling.rotary import check_positions, derived_positions, gather_tables
+from xlm_mlm.modeling.rotary import checked_positions, derived_positions, gather_tables
 from xlm_mlm.types_mlm import MLMModel
 
 
@@ -72,13 +74,20 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         _check_sizes(num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length)
         _check_ids(num_embeddings, padding_idx, mask_idx)
         require_choice("activation", activation, ("relu", "gelu"))
-        if not 0.0 <= dropout < 1.0:
+        require_number("layer_norm_eps", layer_norm_eps, 0, "finite and at least 0")
+        if require_number("dropout", dropout, 0, "at least 0 and below 1") >= 1:
             raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+        if force_flash_attn and use_flex_attn:
+            raise ValueError(
+                "force_flash_attn and use_flex_attn are both True; FlashAttention cannot evaluate "
+                "a block mask: choose one"
+            )
         if dim_feedforward is not None:
             require_int("dim_feedforward", dim_feedforward, 1)
         self.num_embeddings = num_embeddings
         self.padding_idx = padding_idx
         self.mask_idx = mask_idx
+        self.nhead = nhead
         self.max_length = max_length
         self.force_flash_attn = force_flash_attn
         self.use_flex_attn = use_flex_attn
@@ -132,17 +141,18 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             ValueError: an empty input, ids outside the vocabulary, a length or position past
                 `max_length`, a mask that does not fit. Values are looked at on the CPU only.
         """
-        self._check_input(x_t)
+        x_t = self.checked_ids(x_t)
         batch, length = x_t.shape
         mask, kernel_mask = prepare_mask(
             attention_mask,
             block_mask,
             x_t,
+            heads=self.nhead,
             use_flex_attn=self.use_flex_attn,
             force_flash_attn=self.force_flash_attn,
         )
         if positions is not None:
-            check_positions(positions, batch, length, self.max_length)
+            positions = checked_positions(positions, batch, length, self.max_length)
         elif (
             mask is not None
             and block_mask is None
@@ -165,7 +175,15 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             x = layer(x, context)
         return self.output_layer(self.encoder[-1](x, context, logits_at))
 
-    def _check_input(self, x_t: Tensor) -> None:
+    def checked_ids(self, x_t: Integer[Tensor, "B L"]) -> Integer[Tensor, "B L"]:
+        """Return token ids as int64, refusing what the network cannot embed.
+
+        Raises:
+            ValueError: not a tensor of integers of shape (B, L), an empty one, a length past
+                `max_length`, or (looked for on the CPU only) ids outside the vocabulary.
+        """
+        if not isinstance(x_t, Tensor):
+            raise ValueError(f"x_t is a {type(x_t).__name__}; it must be a tensor of token ids")
         if x_t.ndim != 2 or x_t.numel() == 0:
             raise ValueError(
                 f"x_t has shape {tuple(x_t.shape)}; it must be (batch, length), neither of them 0"
@@ -184,6 +202,7 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
                     f"token id {high if high >= self.num_embeddings else low} is outside the "
                     f"vocabulary of {self.num_embeddings} (valid: 0 to {self.num_embeddings - 1})"
                 )
+        return x_t.long()
 
     def get_named_params_for_weight_decay(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """Weights of embeddings and linear maps; disjoint from the other group."""
@@ -204,23 +223,45 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         }
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, strict: bool = True, **kwargs: Any) -> Any:
-        """Load a folder (or hub repository) written by `save_pretrained`, strictly by default.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Any:
+        """Load a folder written by `save_pretrained`, or a repository of the hub, strictly.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the repository's name.
+            kwargs: as in `PyTorchModelHubMixin.from_pretrained`; `strict=False` loads what fits.
 
         Raises:
-            ValueError: the folder has no config, no weights, or weights that do not fit.
+            ValueError: there is no such folder, it has no config or no weights, or they do not
+                fit.
         """
-        folder = Path(model_id)
+        name = pretrained_model_name_or_path
+        folder = Path(name)
         if folder.is_dir():
-            for name in ("config.json", "model.safetensors"):
-                if not (folder / name).is_file():
-                    raise ValueError(
-                        f"{folder} has no {name}; it is not a folder written by save_pretrained"
-                    )
+            _check_folder(folder, set(inspect.signature(cls.__init__).parameters))
+        elif isinstance(name, Path) or name.startswith((".", "/", "~")):
+            raise ValueError(f"{name} is no folder; it must be one written by save_pretrained")
         try:
-            return super()._from_pretrained(model_id=model_id, strict=strict, **kwargs)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{model_id} does not fit {cls.__name__}: {error}") from error
+            return super().from_pretrained(str(name), **{"strict": True, **kwargs})
+        except (RuntimeError, TypeError, SafetensorError) as error:
+            raise ValueError(f"{name} does not fit {cls.__name__}: {error}") from error
+
+
+def _check_folder(folder: Path, options: set[str]) -> None:
+    """Refuse a folder that `save_pretrained` did not write, or whose config we would misread."""
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder} has no {name}; it is not a folder written by save_pretrained"
+            )
+    config = json.loads((folder / "config.json").read_text())
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / 'config.json'} holds no JSON object of options")
+    unknown = sorted(set(config) - options)
+    if unknown:
+        raise ValueError(
+            f"{folder / 'config.json'} has unknown options {', '.join(unknown)}; known ones: "
+            f"{', '.join(sorted(options - {'self'}))}"
+        )
 
 
 def _check_sizes(
@@ -261,10 +302,10 @@ def _check_ids(num_embeddings: int, padding_idx: int, mask_idx: int) -> None:
 
 
 def _check_logits_at(logits_at: Tensor, positions: int) -> None:
-    if logits_at.ndim != 1 or logits_at.dtype != torch.long:
+    if not isinstance(logits_at, Tensor) or logits_at.ndim != 1 or logits_at.dtype != torch.long:
         raise ValueError(
-            f"logits_at has shape {tuple(logits_at.shape)} and dtype {logits_at.dtype}; it must "
-            "be a flat tensor of int64 indices into batch x length"
+            f"logits_at is {logits_at!r:.80}; it must be a flat tensor of int64 indices into "
+            "batch x length"
         )
     if logits_at.numel() and host_checkable(logits_at):
         low, high = int(logits_at.min()), int(logits_at.max())
@@ -277,6 +318,9 @@ def _check_logits_at(logits_at: Tensor, positions: int) -> None:
 
 def takes_logits_at(model: MLMModel) -> bool:
     """Whether a model can be asked for the logits of some positions only."""
+    # Look through torch.compile and DistributedDataParallel: their own forward declares nothing.
+    for wrapper in ("_orig_mod", "module"):
+        model = getattr(model, wrapper, model)
     forward = getattr(model, "forward", model)
     try:
         return "logits_at" in inspect.signature(forward).parameters
@@ -299,7 +343,24 @@ def logits_at_positions(
     if takes_logits_at(model):
         return call_model(model, x_t, attention_mask, positions, block_mask, logits_at=flat)
     logits = call_model(model, x_t, attention_mask, positions, block_mask)
-    return logits.reshape(-1, logits.shape[-1])[flat]
+    return pick(logits, flat, x_t)
+
+
+def pick(
+    logits: Float[Tensor, "B L V"], flat: Integer[Tensor, "N"], x_t: Integer[Tensor, "B L"]
+) -> Float[Tensor, "N V"]:
+    """Logits of some positions.
+
+    Raises:
+        ValueError: the logits are not of shape (B, L, V).
+    """
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != x_t.shape:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the model (or the logits_hook) gave {found} for an input of shape "
+            f"{tuple(x_t.shape)}; it must be a tensor (batch, length, vocabulary)"
+        )
+    return logits.flatten(0, 1)[flat]
 
 
 def call_model(

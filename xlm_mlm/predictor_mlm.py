@@ -13,34 +13,21 @@ from xlm import flags
 from xlm.harness import Predictor
 
 from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.decoding.hooks import LogitsShiftBy1
 from xlm_mlm.decoding.prompts import PromptBatch, batch_prompts
-from xlm_mlm.decoding.state import (
-    advance,
-    at_work,
-    begin,
-    evaluating,
-    masks_left,
-)
+from xlm_mlm.decoding.results import dense_logits, rows_of
+from xlm_mlm.decoding.state import advance, at_work, begin, evaluating, masks_left
 from xlm_mlm.history_mlm import HistoryPluginBase
-from xlm_mlm.model_mlm import call_model, logits_at_positions
+from xlm_mlm.model_mlm import call_model, logits_at_positions, pick
 from xlm_mlm.sampling.candidates import Candidates
 from xlm_mlm.sampling.positions import Confidence, PositionStrategy, make_strategy
 from xlm_mlm.sampling.streams import GlobalStream, Purpose, SampleStreams
 from xlm_mlm.sampling.tokens import TokenSampler, suppress
 from xlm_mlm.types_mlm import MLMBatch, MLMModel, MLMPredictionDict, MLMStepResults
 
+__all__ = ["LogitsShiftBy1", "MLMPredictor"]
+
 logger = logging.getLogger(__name__)
-
-
-class LogitsShiftBy1:
-    """A `logits_hook` for models that score the next token: moves each score to its own position.
-
-    The first position has no predecessor and keeps its own scores.
-    """
-
-    def __call__(self, logits: Float[Tensor, "B L V"]) -> Float[Tensor, "B L V"]:
-        """Logits at t become those the model gave at t - 1."""
-        return torch.cat((logits[:, :1], logits[:, :-1]), dim=1)
 
 
 class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
@@ -59,8 +46,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         top_p: draw among the most probable tokens whose probabilities reach p.
         confidence: None fills positions at random; `top_prob`, `prob_diff` or `entropy` rank
             them by the model's confidence.
-        threshold: with a confidence: fill as many as keep the summed uncertainty under it,
-            instead of spreading the masks evenly over the passes.
+        threshold: with a confidence: fill as many as keep their summed uncertainty, less the
+            largest, under it, instead of spreading the masks evenly over the passes.
         skip_special_tokens: leave special tokens out of the text.
         temperature: of the draw; 0 takes the most probable token.
         confidence_temperature: of the noise on the ranking; 0 ranks greedily.
@@ -71,6 +58,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         seed: gives every sample random numbers of its own, so that its output does not depend on
             its batch. Without it, torch's global generator is used.
         strategy: a position rule of your own, instead of `confidence` and `threshold`.
+            `confidence_temperature` is the confidences' alone, and unused with a threshold.
 
     Raises:
         ValueError: an option out of range, or options that contradict each other.
@@ -100,6 +88,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         strategy: PositionStrategy | None = None,
     ) -> None:
         super().__init__()
+        _check_parts(logits_hook, history, strategy)
         self.max_steps = require_int("max_steps", max_steps, 1)
         if max_new_tokens is not None:
             require_int("max_new_tokens", max_new_tokens, 0)
@@ -108,7 +97,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
                 f"strategy is set together with confidence={confidence!r} and "
                 f"threshold={threshold!r}; give one or the other"
             )
-        self.strategy = strategy or make_strategy(confidence, threshold, confidence_temperature)
+        named = make_strategy(confidence, threshold, confidence_temperature)
+        self.strategy = named if strategy is None else strategy
         self.sampler = TokenSampler(temperature, top_k, top_p)
         self.max_new_tokens = max_new_tokens
         self.tokenizer = tokenizer
@@ -168,7 +158,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         self.reset()
         started = time.perf_counter()
         with torch.inference_mode(), evaluating(self.model):
-            state = begin(batch, self._mask_id(), new_tokens, self._sample_ids(batch))
+            state = begin(batch, self._mask_id(), new_tokens)
+            state["sample_ids"] = self._sample_ids(batch, len(state["x"]))
             if self.history is not None:
                 self.history.begin(state)
             seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
@@ -193,6 +184,10 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         Returns:
             The state after the pass, all B rows of it.
         """
+        with torch.inference_mode(), evaluating(self.model):
+            return self._step(step_results, final_step)
+
+    def _step(self, step_results: MLMStepResults, final_step: bool) -> MLMStepResults:
         masked = masks_left(step_results, self._mask_id())
         candidates = Candidates.of(masked)
         if not len(candidates.rows):
@@ -203,12 +198,12 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             passes_left=1 if final_step else left,
             noise=self._noise(step_results, candidates, Purpose.POSITION),
         )
-        every = _flat(candidates, candidates.valid, masked.shape[1])
+        every = candidates.flat(candidates.valid, masked.shape[1])
         all_logits = None
         if self.strategy.needs_logits or self.history is not None:
             all_logits = self._logits(step_results, candidates.rows, every)
         chosen = self._select(candidates, all_logits)
-        flat = _flat(candidates, chosen, masked.shape[1])
+        flat = candidates.flat(chosen, masked.shape[1])
         if all_logits is None:
             logits = self._logits(step_results, candidates.rows, flat)
         else:
@@ -219,17 +214,24 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         tokens = self.sampler(logits, uniform)
         kept = None
         if self.history is not None and all_logits is not None:
-            kept = _dense(all_logits, every, masked.shape)
+            kept = dense_logits(all_logits, every, masked.shape)
         return advance(step_results, masked, flat, tokens, kept)
 
     def _select(self, candidates: Candidates, logits: Tensor | None) -> Bool[Tensor, "A K"]:
         """Ask the strategy, and hold it to its promise; the pass's one synchronisation."""
         seen: Any = {} if logits is None else {"logits": logits}
-        chosen = self.strategy.select(dataclasses.replace(candidates, **seen)).cpu()
-        if not chosen.any(dim=1).all() or (chosen & ~candidates.valid).any():
+        chosen: Any = self.strategy.select(dataclasses.replace(candidates, **seen))
+        fits = isinstance(chosen, Tensor) and chosen.shape == candidates.valid.shape
+        if fits and chosen.dtype == torch.bool:
+            chosen = chosen.cpu()
+            fits = bool(chosen.any(dim=1).all() and not (chosen & ~candidates.valid).any())
+        else:
+            fits = False
+        if not fits:
             raise ValueError(
-                f"{type(self.strategy).__name__}.select must mark at least one candidate of every "
-                "line and only valid ones; it did not"
+                f"{type(self.strategy).__name__}.select must return booleans of the shape of "
+                "`valid` that mark at least one candidate of every line and only valid ones; it "
+                "did not"
             )
         return candidates.valid if candidates.passes_left == 1 else chosen
 
@@ -249,8 +251,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             logits = logits_at_positions(self.model, flat=flat, **inputs)
             logits = logits if hook is None else hook(logits)
         else:
-            logits = hook(call_model(self.model, **inputs))
-            logits = logits.reshape(-1, logits.shape[-1])[flat]
+            logits = pick(hook(call_model(self.model, **inputs)), flat, inputs["x_t"])
         return suppress(logits, [self._mask_id()])
 
     def _noise(
@@ -264,22 +265,25 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             ids = state["sample_ids"][ids]
         return self.streams.uniform(ids, state["current_step"], purpose, places)
 
-    def _sample_ids(self, batch: MLMBatch) -> Integer[Tensor, "B"]:
-        rows = len(batch["input_ids"]) if batch.get("input_ids") is not None else 0
-        if batch.get("sample_ids") is not None:
-            ids = torch.as_tensor(batch["sample_ids"]).cpu()
-            if ids.shape != (rows,) or ids.is_floating_point() or (ids < 0).any():
-                raise ValueError(
-                    f"sample_ids are {ids.tolist()}; they must be {rows} integers of at least 0, "
-                    "one a row"
-                )
-            return ids
+    def _sample_ids(self, batch: MLMBatch, rows: int) -> Integer[Tensor, "B"]:
+        given: Any = batch.get("sample_ids")
+        if given is None:
+            return self._count(rows)
+        ids = given.cpu() if isinstance(given, Tensor) else torch.tensor(list(given))
+        whole = not (ids.is_floating_point() or ids.dtype == torch.bool)
+        if ids.shape != (rows,) or not whole or (ids < 0).any():
+            raise ValueError(
+                f"sample_ids are {given}; they must be {rows} integers of at least 0, one a row"
+            )
+        return ids.long()
+
+    def _count(self, rows: int) -> Integer[Tensor, "B"]:
+        """Numbers for the next samples; of W processes, the one of rank r takes every W-th."""
         rank, world = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        ids = rank + world * torch.arange(self.samples_seen, self.samples_seen + rows)
-        self.samples_seen += rows
-        return ids
+        first, self.samples_seen = self.samples_seen, self.samples_seen + rows
+        return rank + world * torch.arange(first, self.samples_seen)
 
     def _mask_id(self) -> int:
         return require_token_id(self.tokenizer, "mask", "find the positions to fill")
@@ -331,19 +335,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
 
         The host's per-sample metrics (`metric_*`) are passed through.
         """
-        rows = len(preds["text"])
-        columns: dict[str, list[Any]] = {
-            "text": list(preds["text"]),
-            "ids": preds["ids"].tolist(),
-            "steps_taken": list(preds["steps_taken"]),
-            "time_taken": list(preds["time_taken"]),
-            "output_start_idx": preds["output_start_idx"].tolist(),
-        }
-        for name, value in preds.items():
-            if name == "fid" or name.startswith("metric_"):
-                values = value.tolist() if isinstance(value, Tensor) else value
-                columns[name] = values if isinstance(values, list) else [values] * rows
-        return [{name: column[i] for name, column in columns.items()} for i in range(rows)]
+        return rows_of(preds)
 
     def generate(self, prompts: list[str]) -> list[str]:
         """Fill the masks of each prompt, or continue it by `max_new_tokens` if it has none.
@@ -355,13 +347,17 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             The texts in order: a filled prompt whole, of a continued one the continuation.
 
         Raises:
-            ValueError: a prompt without a mask while `max_new_tokens` is None, an empty one, or
-                a plain string where a list of them is expected.
+            ValueError: a prompt without a mask while `max_new_tokens` is None, or something that
+                is no list of strings.
         """
         texts: dict[int, str] = {}
+        groups = batch_prompts(prompts, self.tokenizer, self.max_new_tokens)
+        numbers = self._count(len(prompts))
         device = getattr(next(iter(self._parameters_of_model()), None), "device", "cpu")
-        for group in batch_prompts(prompts, self.tokenizer, self.max_new_tokens):
-            preds = self._predict(group.to(device), group.new_tokens)
+        for group in groups:
+            # A prompt's number is its place in the list, whatever is decoded with it.
+            batch = {**group.to(device), "sample_ids": numbers[group.indices]}
+            preds = self._predict(batch, group.new_tokens)
             texts.update(self._texts_of(group, preds["ids"]))
         return [texts[i] for i in range(len(prompts))]
 
@@ -376,14 +372,18 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         return dict(zip(group.indices, texts, strict=True))
 
 
-def _flat(candidates: Candidates, chosen: Bool[Tensor, "A K"], length: int) -> Integer[Tensor, "N"]:
-    """Row-major indices of the chosen candidates into the batch, on the CPU."""
-    return (candidates.rows[:, None] * length + candidates.columns)[chosen]
-
-
-def _dense(
-    logits: Float[Tensor, "M V"], flat: Integer[Tensor, "M"], shape: torch.Size
-) -> Float[Tensor, "B L V"]:
-    out = logits.new_zeros(shape.numel(), logits.shape[-1])
-    out[flat.to(out.device)] = logits
-    return out.view(*shape, -1)
+def _check_parts(logits_hook: Any, history: Any, strategy: Any) -> None:
+    if logits_hook is not None and not callable(logits_hook):
+        raise ValueError(f"logits_hook is {logits_hook!r}; it must be callable")
+    if history is not None and not isinstance(history, HistoryPluginBase):
+        raise ValueError(
+            f"history is {history!r}; it must derive from HistoryPluginBase, as "
+            "HistoryTopKPlugin(output_dir) does"
+        )
+    if strategy is not None and not (
+        callable(getattr(strategy, "select", None)) and hasattr(strategy, "needs_logits")
+    ):
+        raise ValueError(
+            f"strategy is {strategy!r}; it must be an object with `needs_logits` and "
+            "`select(candidates)`"
+        )

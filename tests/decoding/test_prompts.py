@@ -60,6 +60,7 @@ def test_special_tokens_are_left_out_as_asked(tokenizer):
     ("prompts", "words"),
     [
         ("5 [MASK]", "must be a list"),
+        (None, "must be a list"),
         (["5"], r"holds no \[MASK\].*max_new_tokens is None"),
         ([""], r"holds no \[MASK\]"),
         ([3], "every prompt must be a string"),

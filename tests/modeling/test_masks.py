@@ -56,5 +56,5 @@ def test_other_masks_are_refused(mask, words):
 def test_a_block_mask_of_one_row_serves_any_batch():
     mask = segment_block_mask(SEGMENTS[:1])
     check_block_mask(mask, 7, 5)
-    with pytest.raises(ValueError, match=r"must be \(1 or 7, heads, 6, 6\)"):
-        check_block_mask(mask, 7, 6)
+    with pytest.raises(ValueError, match=r"must be \(1 or 7, 1 or 2, 6, 6\)"):
+        check_block_mask(mask, 7, 6, heads=2)

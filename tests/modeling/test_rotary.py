@@ -4,7 +4,7 @@ import pytest
 import torch
 from xlm.modules.position import RotaryEmbedding
 
-from xlm_mlm.modeling.rotary import check_positions, derived_positions, gather_tables, rotate
+from xlm_mlm.modeling.rotary import checked_positions, derived_positions, gather_tables, rotate
 
 
 @pytest.mark.parametrize("rest", [0, 3])
@@ -40,6 +40,14 @@ def test_positions_count_valid_tokens_only():
 
 
 def test_the_last_position_of_the_table_is_taken_and_the_next_refused():
-    check_positions(torch.tensor([[0, 7]]), 1, 2, 8)
+    checked_positions(torch.tensor([[0, 7]]), 1, 2, 8)
     with pytest.raises(ValueError, match="position 8 .* max_length of 8 .*0 to 7"):
-        check_positions(torch.tensor([[0, 8]]), 1, 2, 8)
+        checked_positions(torch.tensor([[0, 8]]), 1, 2, 8)
+
+
+def test_positions_of_one_row_serve_all_and_come_back_as_int64():
+    shared = checked_positions(torch.tensor([[3, 1]], dtype=torch.int16), 5, 2, 8)
+    assert shared.dtype == torch.int64
+    assert shared.tolist() == [[3, 1]]
+    with pytest.raises(ValueError, match="positions are a list"):
+        checked_positions([[3, 1]], 5, 2, 8)

@@ -171,3 +171,18 @@ def test_certain_positions_have_no_uncertainty_and_no_nan():
 def test_bad_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         make_strategy(*options)
+
+
+def test_a_budget_of_nothing_takes_one_of_several_certain_positions():
+    logits = torch.full((3, 4), -torch.inf)
+    logits[:, 1] = 0.0
+    laid_out = Candidates.of(torch.ones(1, 3, dtype=torch.bool))
+    given = dataclasses.replace(laid_out, passes_left=5, logits=logits)
+    # Uncertainties are exactly 0, and 0 is not under 0.
+    assert Budget("entropy", 0.0).select(given).tolist() == [[True, False, False]]
+
+
+def test_many_ties_still_go_to_the_left():
+    laid_out = Candidates.of(torch.ones(1, 200, dtype=torch.bool))
+    given = dataclasses.replace(laid_out, passes_left=2, logits=torch.zeros(200, 4))
+    assert FixedCount("top_prob", 0.0).select(given).tolist() == [[True] * 100 + [False] * 100]

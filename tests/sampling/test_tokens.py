@@ -116,3 +116,14 @@ def test_logits_that_leave_nothing_to_produce_are_refused(row):
 def test_bad_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         TokenSampler(**options)
+
+
+def test_a_nucleus_that_is_reached_exactly_takes_no_further_token():
+    logits = torch.tensor([[0.5, 0.25, 0.25]], dtype=torch.float64).log()
+    drawn = TokenSampler(top_p=0.5)(logits.expand(500, 3), torch.rand(500, dtype=torch.float64))
+    assert not drawn.any()
+
+
+def test_a_suppressed_token_outside_the_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="token id 4 .*vocabulary of 3"):
+        suppress(torch.zeros(1, 3), [4])

@@ -48,11 +48,11 @@ def batch_prompts(
     """Tokenise prompts and sort them into those to fill and those to continue.
 
     Raises:
-        ValueError: a string instead of a list, a prompt that is neither or empty with nothing to
-            append, or one without a mask while `max_new_tokens` is None.
+        ValueError: no list, a prompt that is no string, or one without a mask while
+            `max_new_tokens` is None.
     """
-    if isinstance(prompts, str):
-        raise ValueError(f"prompts is the string {prompts!r}; it must be a list of strings")
+    if not isinstance(prompts, (list, tuple)):
+        raise ValueError(f"prompts is {prompts!r:.80}; it must be a list of strings")
     mask_id = require_token_id(tokenizer, "mask", "find the positions to fill")
     groups: dict[bool, list[tuple[int, list[int]]]] = {True: [], False: []}
     for index, prompt in enumerate(prompts):
@@ -74,8 +74,11 @@ def batch_prompts(
 
 
 def _pad(group: list[tuple[int, list[int]]], tokenizer: Any, new_tokens: int) -> PromptBatch:
-    pad_id = require_token_id(tokenizer, "pad", "put prompts of different lengths into one batch")
     width = max(len(ids) for _, ids in group)
+    pad_id = 0
+    if any(len(ids) < width for _, ids in group):
+        why = "put prompts of different lengths into one batch"
+        pad_id = require_token_id(tokenizer, "pad", why)
     rows = torch.full((len(group), width), pad_id)
     valid = torch.zeros(len(group), width, dtype=torch.bool)
     for line, (_, ids) in enumerate(group):

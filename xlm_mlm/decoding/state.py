@@ -1,6 +1,6 @@
 """Where a batch stands between two passes; what decides control flow stays on the CPU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,30 +8,19 @@ import torch
 from jaxtyping import Bool, Integer
 from torch import Tensor
 
-from xlm_mlm.modeling.masks import segment_block_mask
+from xlm_mlm.modeling.masks import segment_block_mask, validity
 from xlm_mlm.modeling.rotary import derived_positions
 from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
 
 
-def begin(
-    batch: MLMBatch, mask_id: int, new_tokens: int, sample_ids: Integer[Tensor, "B"]
-) -> MLMStepResults:
+def begin(batch: MLMBatch, mask_id: int, new_tokens: int) -> MLMStepResults:
     """State before the first pass: the batch, with `new_tokens` masks appended to every row.
 
     Raises:
         KeyError: the batch has no `input_ids`.
-        ValueError: `input_ids` of a wrong shape, or masks to be appended to a packed batch.
+        ValueError: a field that does not fit, or masks to be appended to a packed batch.
     """
-    if batch.get("input_ids") is None:
-        raise KeyError(
-            "prediction needs 'input_ids', which the batch does not have; its fields: "
-            f"{', '.join(sorted(batch)) or 'none'}"
-        )
-    x = batch["input_ids"]
-    if x.ndim != 2 or len(x) == 0:
-        raise ValueError(
-            f"input_ids have shape {tuple(x.shape)}; they must be (batch, length), batch not 0"
-        )
+    _check_batch(batch)
     block_mask = batch.get("block_mask")
     if block_mask is None and batch.get("segment_ids") is not None:
         block_mask = segment_block_mask(batch["segment_ids"])
@@ -55,9 +44,41 @@ def begin(
         "done": ~masked.any(dim=1),
         "active": torch.zeros(rows, dtype=torch.bool),
         "current_step": 0,
-        "sample_ids": sample_ids,
         "places": _places(x, attention_mask),
     }
+
+
+def _check_batch(batch: Any) -> None:
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"the batch is a {type(batch).__name__}; it must be a mapping of tensors")
+    if batch.get("input_ids") is None:
+        raise KeyError(
+            "prediction needs 'input_ids', which the batch does not have (or has as None); its "
+            f"fields: {', '.join(sorted(batch)) or 'none'}"
+        )
+    shapes: dict[str, Any] = {}
+    for name in ("input_ids", "attention_mask", "positions", "segment_ids"):
+        value = batch.get(name)
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}; it must be a tensor")
+        shapes[name] = None if value is None else tuple(value.shape)
+    size = shapes["input_ids"]
+    if len(size) != 2 or size[0] == 0 or batch["input_ids"].is_floating_point():
+        raise ValueError(
+            f"input_ids are {batch['input_ids'].dtype} of shape {size}; they must be integers of "
+            "shape (batch, length), batch not 0"
+        )
+    allowed = {
+        "attention_mask": [size, (*size, size[1])],
+        "positions": [size, (1, size[1])],
+        "segment_ids": [size],
+    }
+    for name, right in allowed.items():
+        if shapes[name] is not None and shapes[name] not in right:
+            raise ValueError(
+                f"{name} has shape {shapes[name]}; for input_ids of shape {size} it must be "
+                f"{' or '.join(map(str, right))}"
+            )
 
 
 def _append(
@@ -65,6 +86,8 @@ def _append(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     x = batch["input_ids"]
     valid, positions = batch.get("attention_mask"), batch.get("positions")
+    if valid is not None:
+        valid = validity(valid, *x.shape)
     if not count:
         return x.clone(), valid, positions
     x = torch.cat((x, x.new_full((len(x), count), mask_id)), dim=1)
@@ -75,6 +98,8 @@ def _append(
                 "be (batch, length)"
             )
         valid = torch.cat((valid, valid.new_ones(len(x), count)), dim=1)
+    if positions is not None and not positions.shape[1]:
+        raise ValueError("positions are given for an empty prompt; leave them out")
     if positions is not None:
         following = torch.arange(1, count + 1, device=positions.device)
         positions = torch.cat((positions, positions[:, -1:] + following), dim=1)
@@ -140,7 +165,7 @@ def _places(x: Tensor, valid: Tensor | None) -> Integer[Tensor, "B L"]:
     """
     if valid is None or valid.ndim != 2:
         return torch.arange(x.shape[1]).expand(x.shape)
-    return derived_positions(valid.cpu() != 0)
+    return derived_positions(valid.cpu())
 
 
 @contextmanager

@@ -72,6 +72,7 @@ def prepare_mask(
     block_mask: Any | None,
     x_t: Integer[Tensor, "B L"],
     *,
+    heads: int,
     use_flex_attn: bool,
     force_flash_attn: bool,
 ) -> tuple[Tensor | None, Any | None]:
@@ -92,10 +93,10 @@ def prepare_mask(
         )
     if block_mask is not None:
         if use_flex_attn and x_t.device.type == "cuda":
-            check_block_mask(block_mask, batch, length)
+            check_block_mask(block_mask, batch, length, heads)
             return None, block_mask
         # FlexAttention has no backward on the CPU: the same mask, densely.
-        return dense_from_block_mask(block_mask, batch, length, x_t.device), None
+        return dense_from_block_mask(block_mask, batch, length, x_t.device, heads), None
     valid = None if attention_mask is None else validity(attention_mask, batch, length)
     if force_flash_attn:
         _check_flash(valid)

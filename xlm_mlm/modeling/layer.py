@@ -35,6 +35,8 @@ class MLMTransformerLayer(RotaryTransformerLayer):
         max_length: int,
     ) -> None:
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps)
+        # The host's list of kernels: unused here, and it cannot be pickled.
+        del self.attn_backend
         # One embedding a layer: safetensors drops buffers that layers share.
         self.set_rotary_emb(RotaryEmbedding(rotary_emb_dim, cache_size=max_length))
 

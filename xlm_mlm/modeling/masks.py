@@ -28,16 +28,16 @@ def segment_block_mask(segment_ids: Integer[Tensor, "B L"]) -> BlockMask:
 
 
 def dense_from_block_mask(
-    block_mask: BlockMask, batch: int, length: int, device: torch.device
+    block_mask: BlockMask, batch: int, length: int, device: torch.device, heads: int = 1
 ) -> Bool[Tensor, "B H L L"]:
     """Evaluate a `BlockMask` at every pair of positions, for devices without its kernel.
 
     The first two sizes are those of the `BlockMask` (1 where it broadcasts).
 
     Raises:
-        ValueError: the mask was built for another length or batch size.
+        ValueError: the mask was built for another length, batch size or number of heads.
     """
-    check_block_mask(block_mask, batch, length)
+    check_block_mask(block_mask, batch, length, heads)
     mask_batch, mask_heads = block_mask.shape[:2]
     dense = create_mask(
         block_mask.mask_mod, mask_batch, mask_heads, length, length, device=str(device)
@@ -45,22 +45,26 @@ def dense_from_block_mask(
     return open_empty_rows(dense)
 
 
-def check_block_mask(block_mask: Any, batch: int, length: int) -> None:
+def check_block_mask(block_mask: Any, batch: int, length: int, heads: int = 1) -> None:
     """Refuse a `BlockMask` that does not fit the input.
 
     Raises:
-        ValueError: it was built for another length or batch size.
+        ValueError: it was built for another length, batch size or number of heads.
     """
     if not isinstance(block_mask, BlockMask):
         raise ValueError(
             f"block_mask is a {type(block_mask).__name__}; it must be a FlexAttention BlockMask "
             "(a dense mask goes into attention_mask)"
         )
-    mask_batch, _, queries, keys = block_mask.shape
-    if (queries, keys) != (length, length) or mask_batch not in (1, batch):
+    mask_batch, mask_heads, queries, keys = block_mask.shape
+    if (
+        (queries, keys) != (length, length)
+        or mask_batch not in (1, batch)
+        or mask_heads not in (1, heads)
+    ):
         raise ValueError(
             f"block_mask has shape {tuple(block_mask.shape)}; for an input of shape "
-            f"({batch}, {length}) it must be (1 or {batch}, heads, {length}, {length})"
+            f"({batch}, {length}) it must be (1 or {batch}, 1 or {heads}, {length}, {length})"
         )
 
 
@@ -81,6 +85,10 @@ def validity(attention_mask: Tensor, batch: int, length: int) -> Bool[Tensor, "B
     Raises:
         ValueError: another shape, a floating type, or values other than 0 and 1.
     """
+    if not isinstance(attention_mask, Tensor):
+        raise ValueError(
+            f"attention_mask is a {type(attention_mask).__name__}; it must be a tensor"
+        )
     shape = tuple(attention_mask.shape)
     if shape not in ((batch, length), (batch, length, length)):
         raise ValueError(

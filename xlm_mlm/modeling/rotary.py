@@ -15,12 +15,18 @@ def derived_positions(valid: Bool[Tensor, "B L"]) -> Integer[Tensor, "B L"]:
     return (valid.long().cumsum(dim=1) - 1).clamp_min(0)
 
 
-def check_positions(positions: Tensor, batch: int, length: int, max_length: int) -> None:
-    """Refuse positions that the tables do not hold.
+def checked_positions(
+    positions: Tensor, batch: int, length: int, max_length: int
+) -> Integer[Tensor, "B L"]:
+    """Return positions as int64, refusing those that the tables do not hold.
+
+    Positions of shape (1, L) are shared by all rows.
 
     Raises:
         ValueError: wrong shape or dtype, or a position below 0 or past `max_length`.
     """
+    if not isinstance(positions, Tensor):
+        raise ValueError(f"positions are a {type(positions).__name__}; they must be a tensor")
     if tuple(positions.shape) not in ((batch, length), (1, length)):
         raise ValueError(
             f"positions have shape {tuple(positions.shape)}; they must have the input's, "
@@ -29,13 +35,14 @@ def check_positions(positions: Tensor, batch: int, length: int, max_length: int)
     if positions.is_floating_point() or positions.dtype == torch.bool:
         raise ValueError(f"positions have dtype {positions.dtype}; they must be integers")
     if not host_checkable(positions):
-        return
+        return positions.long()
     low, high = int(positions.min()), int(positions.max())
     if low < 0 or high >= max_length:
         raise ValueError(
             f"position {high if high >= max_length else low} is outside the model's max_length of "
             f"{max_length} (valid: 0 to {max_length - 1}); build the model with a larger max_length"
         )
+    return positions.long()
 
 
 def gather_tables(

@@ -49,6 +49,10 @@ class Candidates:
         masks = self.valid.sum(dim=1)
         return (masks + self.passes_left - 1) // self.passes_left
 
+    def flat(self, chosen: Bool[Tensor, "A K"], length: int) -> Integer[Tensor, "N"]:
+        """Row-major indices of the chosen candidates into the batch, on the CPU."""
+        return (self.rows[:, None] * length + self.columns)[chosen]
+
     def grid(self, values: Float[Tensor, "M"], fill: float) -> Float[Tensor, "A K"]:
         """Put one value for each candidate, in reading order, into the grid."""
         valid = self.valid.to(values.device)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor
 
-from xlm_mlm.checks import require_choice
+from xlm_mlm.checks import require_choice, require_number
 from xlm_mlm.sampling.candidates import Candidates
 from xlm_mlm.sampling.streams import gumbel
 
@@ -57,9 +57,7 @@ class FixedCount:
 
     def __init__(self, confidence: Confidence, temperature: float = 1.0) -> None:
         self.score = LOG_SCORES[require_choice("confidence", confidence, LOG_SCORES)]
-        if not temperature >= 0:
-            raise ValueError(f"confidence_temperature is {temperature}; it must be at least 0")
-        self.temperature = temperature
+        self.temperature = _temperature(temperature)
 
     def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
         """Those with the highest perturbed scores."""
@@ -87,9 +85,7 @@ class Budget:
 
     def __init__(self, confidence: Confidence, threshold: float) -> None:
         self.uncertainty = UNCERTAINTIES[require_choice("confidence", confidence, UNCERTAINTIES)]
-        if not threshold >= 0:
-            raise ValueError(f"threshold is {threshold}; it must be at least 0")
-        self.threshold = threshold
+        self.threshold = require_number("threshold", threshold, 0, "finite and at least 0")
 
     def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
         """The longest prefix; on the last pass there is no budget left to keep: all."""
@@ -136,6 +132,18 @@ def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
     return -(p * log_p.masked_fill(p == 0, 0.0)).sum(dim=-1)
 
 
+def _negative_entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    return -entropy(logits)
+
+
+def _doubt(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    return -torch.expm1(top_probability(logits))
+
+
+def _closeness(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+    return 1.0 - probability_gap(logits)
+
+
 def _log_gap(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
     gap = probability_gap(logits)
     return gap.clamp_min(torch.finfo(gap.dtype).tiny).log()
@@ -146,13 +154,17 @@ Score = Callable[[Float[Tensor, "M V"]], Float[Tensor, "M"]]
 LOG_SCORES: dict[str, Score] = {
     "top_prob": top_probability,
     "prob_diff": _log_gap,
-    "entropy": lambda logits: -entropy(logits),
+    "entropy": _negative_entropy,
 }
 UNCERTAINTIES: dict[str, Score] = {
-    "top_prob": lambda logits: -torch.expm1(top_probability(logits)),
-    "prob_diff": lambda logits: 1.0 - probability_gap(logits),
+    "top_prob": _doubt,
+    "prob_diff": _closeness,
     "entropy": entropy,
 }
+
+
+def _temperature(value: float) -> float:
+    return require_number("confidence_temperature", value, 0, "finite and at least 0")
 
 
 def make_strategy(
@@ -163,6 +175,7 @@ def make_strategy(
     Raises:
         ValueError: a value out of range, or a threshold without a confidence.
     """
+    _temperature(confidence_temperature)
     if confidence is None:
         if threshold is not None:
             raise ValueError(
