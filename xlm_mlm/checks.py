@@ -80,14 +80,14 @@ def require_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
-def require_field(example: Any, name: str, index: int, known_by: str) -> Any:
+def require_field(example: Any, name: str, index: int, needed_by: str) -> Any:
     """Return `example[name]`.
 
     Args:
         example: one row of the dataset.
         name: the field.
         index: the row's number in its batch, for the message.
-        known_by: who asks, for the message.
+        needed_by: who asks, for the message.
 
     Raises:
         KeyError: the row has no such field; the message lists those it has.
@@ -97,6 +97,6 @@ def require_field(example: Any, name: str, index: int, known_by: str) -> Any:
     except KeyError:
         fields = ", ".join(sorted(map(str, example))) or "none"
         raise KeyError(
-            f"{known_by} needs the field {name!r}, which row {index} of the batch does not have; "
+            f"{needed_by} needs the field {name!r}, which row {index} of the batch does not have; "
             f"its fields: {fields}"
         ) from None

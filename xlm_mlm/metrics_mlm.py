@@ -150,9 +150,17 @@ class MaskedTokenAccuracy(TokenAccuracy):
             pred: predicted tokens.
             target: right tokens.
             pred_mask: True where a token counts; all do if it is None.
+
+        Raises:
+            ValueError: the shapes differ.
         """
         if pred_mask is None:
             pred_mask = torch.ones_like(pred, dtype=torch.bool)
+        if not pred.shape == target.shape == pred_mask.shape:
+            raise ValueError(
+                f"pred, target and pred_mask have shapes {tuple(pred.shape)}, "
+                f"{tuple(target.shape)} and {tuple(pred_mask.shape)}; they must be equal"
+            )
         counted = pred_mask.any(dim=-1)
         if counted.any():
             super().update(pred[counted], target[counted], pred_mask[counted])

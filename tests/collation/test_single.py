@@ -213,3 +213,25 @@ def test_no_tokenizer_and_one_whose_padding_is_its_mask():
     tokenizer = SimpleNamespace(pad_token_id=1, mask_token_id=1, bos_token_id=2, eos_token_id=3)
     with pytest.raises(ValueError, match="id 1 for both mask and padding"):
         DefaultMLMCollator(tokenizer, 8, None)
+
+
+@pytest.mark.parametrize("collator_class", [DefaultMLMCollator, DefaultInfillMLMCollator])
+def test_a_mask_in_the_data_is_no_target(tokenizer, collator_class):
+    row = {"input_ids": [7, 2, 9], "prompt_ids": [2, 2, 9]}
+    batch = collator_class(tokenizer, 5, None)([row])
+    assert batch["target_ids"].tolist() == [[4, 7, -100, 9, 3]]
+
+
+def test_ids_the_tokenizer_does_not_have_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="row 1 .* holds 27; the tokenizer has 27 ids"):
+        DefaultMLMCollator(tokenizer, 5, None)([{"input_ids": [26]}, {"input_ids": [8, 27]}])
+
+
+@pytest.mark.parametrize("shared", ["pad", "bos", "eos"])
+def test_a_mask_that_is_another_token_too_is_refused(shared):
+    class Clashing:
+        pad_token_id, bos_token_id, eos_token_id, mask_token_id = 0, 4, 3, 2
+
+    setattr(Clashing, f"{shared}_token_id", 2)
+    with pytest.raises(ValueError, match="Clashing has the id 2 for both mask and"):
+        DefaultMLMCollator(Clashing(), 5, None)

@@ -10,12 +10,30 @@ from xlm_mlm.collation.masking import RandomSource
 
 
 class SpecialIds(NamedTuple):
-    """Ids of the special tokens a collator writes; `bos` and `eos` are None where it adds none."""
+    """Ids of the special tokens a collator writes; `bos` and `eos` are None where it adds none.
+
+    `vocabulary` is the number of ids there are, where it is known.
+    """
 
     pad: int
     mask: int
     bos: int | None
     eos: int | None
+    vocabulary: int | None = None
+
+    def distinct(self, owner: str) -> "SpecialIds":
+        """Return these ids if the mask token is none of the others.
+
+        Raises:
+            ValueError: it is; the token it shares its id with would always look masked.
+        """
+        for name, value in (("padding", self.pad), ("BOS", self.bos), ("EOS", self.eos)):
+            if value == self.mask:
+                raise ValueError(
+                    f"{owner} has the id {value} for both mask and {name}; they must differ, or "
+                    f"{name} would look masked. Add a mask token of its own"
+                )
+        return self
 
 
 class MLMCollator(Collator):
@@ -51,19 +69,19 @@ def special_ids(tokenizer: Any, add_bos: bool, add_eos: bool) -> SpecialIds:
     """Look up the special tokens once, at construction.
 
     Raises:
-        ValueError: the tokenizer lacks one that is needed, or its mask and padding are the same
-            token, in which case padding would look masked.
+        ValueError: the tokenizer lacks one that is needed, or its mask token is also another.
     """
     pad = require_token_id(tokenizer, "pad", "fill rows up to a common width")
     mask = require_token_id(tokenizer, "mask", "hide the tokens the model has to guess")
-    if pad == mask:
-        raise ValueError(
-            f"{type(tokenizer).__name__} has the id {pad} for both mask and padding; they must "
-            "differ, or padding would look masked. Add a mask token of its own"
-        )
     bos = eos = None
     if add_bos:
         bos = require_token_id(tokenizer, "bos", "begin the text (add_bos=False goes without)")
     if add_eos:
         eos = require_token_id(tokenizer, "eos", "end the text (add_eos=False goes without)")
-    return SpecialIds(pad, mask, bos, eos)
+    ids = SpecialIds(pad, mask, bos, eos, vocabulary_of(tokenizer))
+    return ids.distinct(type(tokenizer).__name__)
+
+
+def vocabulary_of(tokenizer: Any) -> int | None:
+    """How many ids a tokenizer has, added tokens included; None if it does not say."""
+    return len(tokenizer) if hasattr(tokenizer, "__len__") else None

@@ -88,7 +88,8 @@ def masked_batch(
 
     Args:
         ids: the tokens, padding included.
-        visible: True where a token may be attended to; elsewhere the target is -100.
+        visible: True where a token may be attended to; elsewhere the target is -100, as it is
+            where the data themselves hold the mask token.
         eligible: True where a token may be masked; within `visible`.
         mask_id: token that stands for a masked one.
         source: of the random numbers.
@@ -97,5 +98,6 @@ def masked_batch(
     return {
         "input_ids": ids.masked_fill(masked, mask_id),
         "attention_mask": visible.contiguous(),
-        "target_ids": ids.masked_fill(~visible, IGNORE_INDEX),
+        # A mask that is in the data already hides a token nobody knows.
+        "target_ids": ids.masked_fill(~visible | (ids == mask_id), IGNORE_INDEX),
     }

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Integer
 from torch import Tensor
 
 from xlm_mlm.checks import require_int, require_token_id
-from xlm_mlm.collation.base import MLMCollator
+from xlm_mlm.collation.base import MLMCollator, SpecialIds, vocabulary_of
 from xlm_mlm.collation.masking import bernoulli_mask
 from xlm_mlm.collation.rows import check_rows, lengths_of, pack, read_column
 from xlm_mlm.collation.segments import split_at_eos
@@ -30,7 +30,8 @@ class PackedMLMCollator(MLMCollator):
         generator: source of the random numbers; None for torch's global one.
 
     Raises:
-        ValueError: `use_flex_attn` is False, `block_size` is below 1, or a token is missing.
+        ValueError: `use_flex_attn` is False, `block_size` is below 1, a token is missing, or the
+            mask token is also another.
     """
 
     def __init__(
@@ -54,7 +55,12 @@ class PackedMLMCollator(MLMCollator):
         self._mask_id = require_token_id(tokenizer, "mask", "hide the tokens to be guessed")
         self._eos_id = require_token_id(tokenizer, "eos", "find where the texts of a block end")
         pad_id = getattr(tokenizer, "pad_token_id", None)
-        self._pad_id = None if pad_id in (self._eos_id, self._mask_id) else pad_id
+        pad = -1 if pad_id is None else pad_id
+        self._ids = SpecialIds(
+            pad, self._mask_id, None, self._eos_id, vocabulary_of(tokenizer)
+        ).distinct(type(tokenizer).__name__)
+        # Where padding is EOS (GPT-2), it cannot be told from the ends of texts.
+        self._pad_id = None if pad_id == self._eos_id else pad_id
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> PackedFlexMLMBatch:
         """Return `input_ids`, `target_ids`, `positions` and `segment_ids`, each (B, L).
@@ -69,13 +75,13 @@ class PackedMLMCollator(MLMCollator):
         """
         rows = check_rows(read_column(examples, "input_ids", self._name), "input_ids")
         self._check_lengths(lengths_of(rows))
-        ids = pack(rows, "input_ids").flat.reshape(len(rows), -1)
+        ids = pack(rows, "input_ids", self._ids.vocabulary).flat.reshape(len(rows), -1)
         segment_ids, positions = split_at_eos(ids, self._eos_id)
         real = self._real(ids)
         masked = bernoulli_mask(real, self._random)
         return {
             "input_ids": ids.masked_fill(masked, self._mask_id),
-            "target_ids": ids.masked_fill(~real, IGNORE_INDEX),
+            "target_ids": ids.masked_fill(~real | (ids == self._mask_id), IGNORE_INDEX),
             "positions": positions,
             "segment_ids": segment_ids,
         }

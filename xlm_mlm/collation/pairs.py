@@ -112,7 +112,7 @@ def cut_answers(
     whole = torch.tensor([limit is None or n < limit for n in lengths])
     wanted = [n + (layout.ids.eos is not None) for n in lengths]
     return (
-        pack(keep_first(answers, limit), layout.names[1]),
+        pack(keep_first(answers, limit), layout.names[1], layout.ids.vocabulary),
         whole,
         fit_width(wanted, limit, layout.truncate),
     )
@@ -126,7 +126,7 @@ def right_padded_batch(
     lead = ids.bos is not None
     prompt_limit, answer_limit = _limits(lengths_of(answers), layout)
     kept, ended, room = cut_answers(answers, answer_limit, layout)
-    cut_prompts = pack(keep_last(prompts, prompt_limit), layout.names[0])
+    cut_prompts = pack(keep_last(prompts, prompt_limit), layout.names[0], ids.vocabulary)
     before = cut_prompts.lengths + lead
     taken = kept.lengths + (ended & (ids.eos is not None))
     shared = layout.loss_on_padding and layout.answer_limit is not None
@@ -188,7 +188,11 @@ def prepare_prefix_suffix_ids(
         )
     prefixes = check_rows(prefix_ids, "prefix_ids", allow_empty=True)
     suffixes = check_rows(suffix_ids, "suffix_ids")
-    ids = SpecialIds(pad_token_id, mask_token_id, bos_token_id, eos_token_id)
+    given = (pad_token_id, mask_token_id, bos_token_id, eos_token_id)
+    for name, value in zip(("pad", "mask", "bos", "eos"), given, strict=True):
+        if value is not None or name in ("pad", "mask"):
+            require_int(f"{name}_token_id", value, 0)
+    ids = SpecialIds(*given).distinct("the call")
     names = ("prefix_ids", "suffix_ids")
     layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding, names)
     return right_padded_batch(prefixes, suffixes, layout, RandomSource(generator))
@@ -205,8 +209,8 @@ def _limits(
     room = layout.limit - lead
     if room < least:
         raise ValueError(
-            f"rows may take {layout.limit} positions, but {'BOS and ' * lead}the answer need "
-            f"{lead + least}; raise max_seq_len or lower suffix_block_size"
+            f"rows may take {layout.limit} positions, but BOS ({int(lead)}) and the answer "
+            f"({least}) take {lead + least}; raise max_seq_len or lower suffix_block_size"
         )
     if layout.answer_limit is not None:
         return room - least, least

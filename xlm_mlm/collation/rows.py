@@ -84,14 +84,15 @@ def keep_last(rows: Sequence[Any], limits: int | Sequence[int] | None) -> list[A
     return [row if len(row) <= limit else row[len(row) - limit :] for row, limit in pairs]
 
 
-def pack(rows: Sequence[Any], name: str) -> Ragged:
+def pack(rows: Sequence[Any], name: str, vocabulary: int | None = None) -> Ragged:
     """Copy rows that passed `check_rows` into one flat int64 tensor.
 
     Lists go through `struct.pack`, the quickest way from Python integers to bytes; it also
     refuses everything that is not an integer.
 
     Raises:
-        ValueError: a row holds something other than token ids.
+        ValueError: a row holds something other than token ids, or one that is not below
+            `vocabulary`, where that is known.
     """
     buffer = bytearray().join([_to_bytes(row, name, i) for i, row in enumerate(rows)])
     flat = torch.frombuffer(buffer, dtype=torch.int64) if buffer else torch.empty(0).long()
@@ -102,6 +103,13 @@ def pack(rows: Sequence[Any], name: str) -> Ragged:
         raise ValueError(
             f"{name} of row {row} of the batch holds {int(flat[at])}; token ids are 0 or more "
             "(-100 is for targets, and the collator sets those itself)"
+        )
+    if flat.numel() and vocabulary is not None and int(flat.max()) >= vocabulary:
+        at = int((flat >= vocabulary).nonzero()[0])
+        row = int((lengths.cumsum(0) <= at).sum())
+        raise ValueError(
+            f"{name} of row {row} of the batch holds {int(flat[at])}; the tokenizer has "
+            f"{vocabulary} ids, from 0 to {vocabulary - 1}: were the rows made with another?"
         )
     return Ragged(flat, lengths)
 

@@ -25,5 +25,5 @@ def split_at_eos(ids: Integer[Tensor, "B L"], eos_id: int) -> Segments:
     segment_ids = ends.cumsum(dim=1) - ends.long()
     columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     starts = torch.where(ends.roll(1, dims=1), columns, 0)
-    starts[:, :1] = 0  # what rolled over from the end of the row
+    # What rolled over from the end of the row lands in column 0, where a segment starts anyway.
     return Segments(segment_ids, columns - starts.cummax(dim=1).values)

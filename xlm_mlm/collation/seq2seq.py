@@ -21,7 +21,14 @@ from xlm_mlm.collation.pairs import (
     right_padded_batch,
     write_pair,
 )
-from xlm_mlm.collation.rows import check_rows, keep_last, lengths_of, pack, require_examples
+from xlm_mlm.collation.rows import (
+    Ragged,
+    check_rows,
+    keep_last,
+    lengths_of,
+    pack,
+    require_examples,
+)
 from xlm_mlm.types_mlm import MLMBatch
 
 DEFAULT_PASS_THROUGH = ("answer", "target")
@@ -192,12 +199,16 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
         layout = self._layout(None, self._answer_limit)
         kept, ended, room = cut_answers(answers, self._answer_limit, layout)
         before = self._prompt_width(prompts)
-        cut = pack(keep_last(prompts, self._prompt_limit), self.prompt_field)
+        cut = self._cut_prompts(prompts)
         starts = before - self.add_bos - cut.lengths
         pair = write_pair(cut, kept, ended, starts, before + room, self._ids)
         positions = room if self.loss_on_padding else pair.answer_lengths
         batch = masked_pair(pair, positions, self._ids.mask, self._random)
         return self._carry(examples, batch)
+
+    def _cut_prompts(self, prompts: list[Any]) -> Ragged:
+        rows = keep_last(prompts, self._prompt_limit)
+        return pack(rows, self.prompt_field, self._ids.vocabulary)
 
     def _prompt_width(self, prompts: list[Any]) -> int:
         """Columns up to where the answer begins, BOS counted."""
@@ -225,7 +236,8 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
     Options are those of `MLMSeq2SeqCollator`, with these differences: `block_size=None` pads the
     targets to the longest suffix, `input_block_size=None` the prompts to the longest prompt, both
     uncut; `pass_through_fields=None` carries `answer` and `target` where examples have them;
-    `loss_on_padding` has no effect. An example may lack the suffix, or have an empty one.
+    `loss_on_padding` has no effect. An example may lack the suffix (unless `target_field` names
+    one), or have an empty one.
     """
 
     _sizes_required = False
@@ -243,7 +255,7 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
             KeyError: an example without a prompt or field to carry.
         """
         prompts = self._prompts(examples)
-        cut = pack(keep_last(prompts, self._prompt_limit), self.prompt_field)
+        cut = self._cut_prompts(prompts)
         if not self.add_bos and not bool(cut.lengths.all()):
             raise ValueError(
                 f"{self.prompt_field} of row {int(cut.lengths.argmin())} of the batch is empty and "

@@ -71,7 +71,7 @@ class SingleSegmentCollator(MLMCollator):
 
     def _cut(self, rows: list[Any], name: str) -> Ragged:
         limit = None if self._limit is None else self._limit - self.add_bos
-        return pack(keep_first(rows, limit), name)
+        return pack(keep_first(rows, limit), name, self._ids.vocabulary)
 
     def _width(self, rows: list[Any]) -> int:
         extra = int(self.add_bos) + int(self.add_eos)
