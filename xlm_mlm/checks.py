@@ -61,7 +61,7 @@ def require_number(name: str, value: Any, minimum: float, rule: str) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, Real)
-        or not minimum <= value < float("inf")
+        or not minimum <= float(value) < float("inf")
     ):
         raise ValueError(f"{name} is {value!r}; it must be {rule}")
     return float(value)

@@ -135,7 +135,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         vocabulary = getattr(self.model, "num_embeddings", None)
         if vocabulary is None or not host_checkable(inputs):
             return
-        mask_id = self.mask_token_id_tensor
+        mask_id: Any = self.mask_token_id_tensor
         if mask_id is None:
             mask_id = require_token_id(self.tokenizer, "mask", "find the positions of the loss")
         if not int(mask_id) < vocabulary:
@@ -146,8 +146,10 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         _check_targets(targets[targets != IGNORE_INDEX], vocabulary)
         if hasattr(self.model, "checked_ids"):
             self.model.checked_ids(inputs)
-        if batch.get("positions") is not None and hasattr(self.model, "max_length"):
-            checked_positions(batch["positions"], *inputs.shape, self.model.max_length)
+        positions = batch.get("positions")
+        if positions is not None and hasattr(self.model, "max_length"):
+            rows, length = inputs.shape
+            checked_positions(positions, rows, length, self.model.max_length)
 
     def _masked(self, input_ids: Integer[Tensor, "B L"]) -> Tensor:
         if self.mask_token_id_tensor is None:
@@ -164,7 +166,8 @@ def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:
                 f"the loss needs {name!r}, which the batch does not have (or has as None); its "
                 f"fields: {', '.join(sorted(batch))}"
             )
-        if not isinstance(batch[name], Tensor) or batch[name].is_floating_point():
+        value: Any = batch[name]
+        if not isinstance(value, Tensor) or value.is_floating_point():
             raise ValueError(f"{name} must be a tensor of integers")
     inputs: Tensor = batch["input_ids"]
     targets: Any = batch["target_ids"]

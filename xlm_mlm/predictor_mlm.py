@@ -356,7 +356,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         device = getattr(next(iter(self._parameters_of_model()), None), "device", "cpu")
         for group in groups:
             # A prompt's number is its place in the list, whatever is decoded with it.
-            batch = {**group.to(device), "sample_ids": numbers[group.indices]}
+            batch = group.to(device)
+            batch["sample_ids"] = numbers[group.indices]
             preds = self._predict(batch, group.new_tokens)
             texts.update(self._texts_of(group, preds["ids"]))
         return [texts[i] for i in range(len(prompts))]
