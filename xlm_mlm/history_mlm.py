@@ -12,7 +12,6 @@ import json
 import os
 import re
 import uuid
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +22,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from xlm_mlm.checks import require_int
+from xlm_mlm.decoding.recording import HistoryPluginBase
 from xlm_mlm.types_mlm import MLMStepResults
+
+__all__ = ["HistoryPluginBase", "HistoryTopKPlugin"]
 
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class HistoryPluginBase(ABC):
-    """What the predictor asks of a history.
-
-    `begin` once a batch, `update_history` after every pass, `finalize` at the end, then `to_dict`
-    for the entries of the batch's rows. `reset` forgets the batch.
-    """
-
-    def begin(self, step_results: MLMStepResults) -> None:  # noqa: B027 (optional)
-        """Prepare for a batch; called before its first pass."""
-
-    @abstractmethod
-    def update_history(self, step_results: MLMStepResults) -> None:
-        """Record a pass; `step_results` holds all rows, `active` says which took part."""
-
-    @abstractmethod
-    def reset(self) -> None:
-        """Forget the current batch; what was written stays."""
-
-    @abstractmethod
-    def to_dict(self) -> list[dict[str, Any]]:
-        """One entry a row of the current batch, with the key `fid`."""
-
-    def finalize(self) -> None:  # noqa: B027 (optional)
-        """Close the current batch."""
 
 
 class HistoryTopKPlugin(HistoryPluginBase):

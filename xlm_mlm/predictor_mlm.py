@@ -15,9 +15,9 @@ from xlm.harness import Predictor
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.decoding.hooks import LogitsShiftBy1
 from xlm_mlm.decoding.prompts import PromptBatch, batch_prompts
+from xlm_mlm.decoding.recording import HistoryPluginBase
 from xlm_mlm.decoding.results import dense_logits, rows_of
 from xlm_mlm.decoding.state import advance, at_work, begin, evaluating, masks_left
-from xlm_mlm.history_mlm import HistoryPluginBase
 from xlm_mlm.model_mlm import call_model, logits_at_positions, pick
 from xlm_mlm.sampling.candidates import Candidates
 from xlm_mlm.sampling.positions import Confidence, PositionStrategy, make_strategy

@@ -38,6 +38,11 @@ class Entry:
         """The distribution and its version, for messages."""
         return f"{self.distribution} {self.version}"
 
+    @property
+    def ours(self) -> bool:
+        """Whether this package brings it: ours come first where names or folders compete."""
+        return _canonical(self.distribution) == _OURS
+
     def load(self) -> Any:
         """Import the object. Whatever its module raises comes through."""
         return EntryPoint(self.name, self.value, self.group).load()
@@ -73,8 +78,7 @@ def _entries_of(distribution: Any, groups: Collection[str]) -> list[Entry]:
 
 def _rank(entry: Entry) -> tuple[Any, ...]:
     distribution = _canonical(entry.distribution)
-    foreign = distribution != _OURS
-    return entry.group, entry.name, foreign, distribution, entry.version, entry.value
+    return entry.group, entry.name, not entry.ours, distribution, entry.version, entry.value
 
 
 def _canonical(name: str) -> str:

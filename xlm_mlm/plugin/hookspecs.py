@@ -3,6 +3,8 @@
 A module named in the entry-point group `xlm.plugins` implements any of them, marked with
 `hookimpl` from here, or with `pluggy.HookimplMarker("xlm")` so as not to depend on this package:
 
+    from pathlib import Path
+
     from xlm_mlm.plugin.hookspecs import hookimpl
 
     @hookimpl

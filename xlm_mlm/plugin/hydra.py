@@ -136,7 +136,8 @@ def _add_job_types(main: Any, job_types: list[Any]) -> None:
             present = known.setdefault(job_type.name, job_type)
             if present == job_type:
                 continue
-            holder = f"{present.__module__}.{getattr(present, '__qualname__', present)}"
+            module = getattr(present, "__module__", "?")
+            holder = f"{module}.{getattr(present, '__qualname__', present)}"
         _say_once(
             logging.WARNING,
             f"job_type={job_type.name} of {job_type.origin} is already that of {holder}, "

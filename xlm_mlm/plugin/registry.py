@@ -20,7 +20,6 @@ from xlm_mlm.plugin.interfaces import INTERFACES
 
 PLUGINS = "xlm.plugins"
 GROUPS = (PLUGINS, *INTERFACES)
-_OUR_MODULE = "xlm_mlm.plugin.components"
 _TARGET = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 
@@ -110,6 +109,7 @@ def resolve(group: str, name: str) -> type:
 
     Raises:
         ValueError: no such group, or the class does not fill the host's interface.
+        Exception: whatever importing the class's module raises.
         KeyError: no such name; the message lists the known ones.
     """
     group = _group(group)
@@ -132,7 +132,7 @@ def contributions() -> list[Contribution]:
         # The name is a mere label here: nothing need be lost.
         _warn_of_namesakes(namesakes, "both are loaded")
     found = [read_plugin(entry) for entry in entries]
-    found.sort(key=lambda contribution: contribution.entry.value != _OUR_MODULE)  # stable
+    found.sort(key=lambda contribution: not contribution.entry.ours)  # stable
     _drop_repeated_job_types(found)
     for contribution in found:
         if contribution.problems:
