@@ -41,6 +41,9 @@ class SingleSegmentCollator(MLMCollator):
         ValueError: an option is out of range, or the tokenizer lacks a token that is needed.
     """
 
+    # Whether rows get BOS and EOS at all.
+    _framed = True
+
     def __init__(
         self,
         tokenizer: Any,
@@ -56,10 +59,10 @@ class SingleSegmentCollator(MLMCollator):
         super().__init__(tokenizer, block_size, noise_schedule, generator)
         self.loss_on_padding = loss_on_padding
         self.truncate = truncate
-        self.add_bos = add_bos
-        self.add_eos = add_eos
+        self.add_bos = add_bos and self._framed
+        self.add_eos = add_eos and self._framed
         self._limit = size_limit("block_size", block_size, truncate)
-        self._ids = special_ids(tokenizer, add_bos, add_eos)
+        self._ids = special_ids(tokenizer, self.add_bos, self.add_eos)
         if self._limit is not None and self._limit <= self.add_bos:
             raise ValueError(
                 f"block_size is {block_size} and add_bos is True, which leaves no room for a "
@@ -197,28 +200,7 @@ class MLMUnconditionalPredCollator(SingleSegmentCollator):
     with BOS and EOS predicts them like any other token.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        block_size: int | None,
-        noise_schedule: Any,
-        loss_on_padding: bool = True,
-        truncate: Truncate = "block",
-        add_bos: bool = True,
-        add_eos: bool = True,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(
-            tokenizer,
-            block_size,
-            noise_schedule,
-            loss_on_padding,
-            truncate,
-            add_bos=False,
-            add_eos=False,
-            generator=generator,
-        )
+    _framed = False
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
         """Return `input_ids`, `attention_mask` and `target_ids` (a copy), each (B, L).
