@@ -63,3 +63,17 @@ def test_the_host_finds_it_and_composes_its_experiment(installed, tmp_path):
     assert config["predictor"]["_target_"] == "xlm_leftmost.predictor.LeftmostPredictor"
     collator = config["datamodule"]["dataset_managers"]["train"]["lm"]["collator"]["_target_"]
     assert collator == "xlm_mlm.datamodule_mlm.DefaultInfillMLMCollator"
+
+
+@pytest.mark.slow
+def test_its_predictor_is_registered(installed, tmp_path):
+    code = "from xlm_mlm.plugin.registry import resolve; print(resolve('predictor', 'leftmost'))"
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert out.stdout.strip() == "<class 'xlm_leftmost.predictor.LeftmostPredictor'>", out.stderr

@@ -69,6 +69,8 @@ BROKEN = {
     "no list": (DIRS.format("'configs'"), "it must return a list of folders"),
     "no folder": (DIRS.format("['/no/such/folder']"), "/no/such/folder, which is no folder"),
     "no mapping": (COMMANDS.format("['job']"), "it must return {name: 'module:function'}"),
+    "spaced target": (COMMANDS.format("{'job': 'a b:c'}"), "not name: 'module:function'"),
+    "no module": (COMMANDS.format("{'job': ':f'}"), "not name: 'module:function'"),
     "no target": (COMMANDS.format("{'job': 'module.function'}"), "not name: 'module:function'"),
     "hook exits": (HEAD + "@hookimpl\ndef xlm_commands():\n    raise SystemExit", "SystemExit"),
     "both hooks": (

@@ -129,6 +129,24 @@ def test_the_order_is_host_user_ours_others(site, main, tmp_path, monkeypatch):
     ]
 
 
+def test_a_users_folder_without_configs_adds_nothing(main, tmp_path):
+    main.external_model_dirs = [tmp_path]
+    found = manipulated(search_path(HOST / "lightning_train"))
+    assert not any(str(tmp_path) in path for path in found)
+    assert str(OURS) in found
+
+
+def test_asking_the_host_again_leaves_its_logger_as_it_was(main, tmp_path):
+    from xlm import external_models
+
+    main.external_model_dirs = [tmp_path]
+    for disabled in (False, True):
+        external_models.logger.disabled = disabled
+        manipulated(search_path(HOST / "lightning_train"))
+        assert external_models.logger.disabled is disabled
+    external_models.logger.disabled = False
+
+
 def test_a_second_pass_adds_nothing_and_says_nothing(main, site, caplog):
     plugin_with_jobs(site, shout="a:b", train="a:train")
     path = search_path(HOST / "lightning_train")
