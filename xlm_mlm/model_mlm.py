@@ -73,10 +73,7 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         super().__init__()
         _check_sizes(num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length)
         _check_ids(num_embeddings, padding_idx, mask_idx)
-        require_choice("activation", activation, ("relu", "gelu"))
-        require_number("layer_norm_eps", layer_norm_eps, 0, "finite and at least 0")
-        if require_number("dropout", dropout, 0, "at least 0 and below 1") >= 1:
-            raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+        _check_layer_options(activation, layer_norm_eps, dropout)
         if force_flash_attn and use_flex_attn:
             raise ValueError(
                 "force_flash_attn and use_flex_attn are both True; FlashAttention cannot evaluate "
@@ -286,6 +283,13 @@ def _check_sizes(
             f"rotary_emb_dim is {rotary_emb_dim}; it must be even and at most the head's size, "
             f"d_model / nhead = {head}"
         )
+
+
+def _check_layer_options(activation: str, layer_norm_eps: float, dropout: float) -> None:
+    require_choice("activation", activation, ("relu", "gelu"))
+    require_number("layer_norm_eps", layer_norm_eps, 0, "finite and at least 0")
+    if require_number("dropout", dropout, 0, "at least 0 and below 1") >= 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
 
 
 def _check_ids(num_embeddings: int, padding_idx: int, mask_idx: int) -> None:
