@@ -43,6 +43,21 @@ def test_no_files_named(nothing):
         find_files(nothing)
 
 
+@pytest.mark.parametrize(("other", "named"), [(5, "5"), ([5], "5"), (["a.txt", None], "None")])
+def test_what_is_no_path(other, named):
+    with pytest.raises(ValueError, match=rf"data_files is .*; {named} is no path"):
+        find_files(other)
+
+
+@pytest.mark.parametrize("folder", ["corpus", ["corpus/"], "./corpus"])
+def test_a_folder_is_called_one(tmp_path, monkeypatch, folder):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"corpus/?' is a folder.*'corpus/\*\.txt'"):
+        find_files(folder)
+
+
 @pytest.mark.parametrize("missing", ["none.txt", "*.none", ["there.txt", "none.txt"]])
 def test_a_path_or_glob_without_a_file(tmp_path, monkeypatch, missing):
     (tmp_path / "there.txt").write_text("x")
@@ -110,6 +125,8 @@ def test_documents_of_a_jsonl_file(tmp_path):
         ('["text"]', "line 2 is a list"),
         ('{"body": "x", "id": 1}', "line 2 has no field 'text'; its fields: body, id"),
         ('{"text": 3}', "line 2: field 'text' is a int; it must be a string"),
+        ("[" * 100_000, "line 2 could not be read as JSON: maximum recursion"),
+        ("9" * 5_000, "line 2 could not be read as JSON: .*4300"),
     ],
 )
 def test_a_bad_jsonl_row_is_named_by_its_line(tmp_path, line, message):

@@ -156,7 +156,13 @@ def test_no_text_no_document_no_block(tmp_path):
         ("block_size", None),
         ("validation_fraction", 0.0),
         ("validation_fraction", 1),
+        ("validation_fraction", "abc"),
+        ("validation_fraction", None),
+        ("validation_fraction", float("nan")),
         ("seed", -1),
+        ("seed", None),
+        ("seed", 2**64),
+        ("text_field", ["text"]),
         ("document", "page"),
         ("packed", "yes"),
         ("split", "val"),
@@ -164,8 +170,13 @@ def test_no_text_no_document_no_block(tmp_path):
 )
 def test_options_out_of_range(corpus, option, value):
     options = {option: value}
-    with pytest.raises(ValueError, match=option):
+    with pytest.raises(ValueError, match=f"^{option} is "):
         manager(corpus, **options)
+
+
+def test_the_largest_seed_divides_documents():
+    sides = {is_validation(text, 0.5, 2**64 - 1) for text in TEXTS}
+    assert sides == {True, False}
 
 
 def test_a_tokenizer_without_bos(tmp_path, corpus):

@@ -102,7 +102,17 @@ def test_no_such_folder(tmp_path):
         load_tokenizer(tmp_path / "missing")
 
 
-def test_a_folder_with_no_tokenizer_in_it(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="no tokenizer could be read"):
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", "{}", ""),
+        ("tokenizer_config.json", "{", ""),
+        ("tokenizer_config.json", "[]", "holds a list"),
+        ("tokenizer_config.json", '{"tokenizer_class": 5}', ""),
+        ("config.json", "[]", ""),
+    ],
+)
+def test_a_folder_with_no_tokenizer_in_it(tmp_path, file, content, message):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=f"no tokenizer could be read from .*{message}"):
         load_tokenizer(tmp_path)

@@ -26,7 +26,8 @@ def find_files(data_files: str | Path | Sequence[str | Path] | None) -> list[Pat
     """The files that a path, a glob or a list of both stands for, sorted, each once.
 
     Raises:
-        ValueError: nothing was given, or a file is of another kind.
+        ValueError: nothing was given, something that is no path, a folder, or a file of another
+            kind.
         FileNotFoundError: a path or a glob that matches no file.
     """
     if not data_files:
@@ -34,10 +35,14 @@ def find_files(data_files: str | Path | Sequence[str | Path] | None) -> list[Pat
             f"data_files is {data_files!r}; it must name your own text: a {', '.join(SUFFIXES)} "
             "file, a glob in quotes, or a list, for example data_files='corpus/*.txt'"
         )
-    patterns = [data_files] if isinstance(data_files, (str, Path)) else list(data_files)
     found: set[Path] = set()
-    for pattern in patterns:
+    for pattern in _patterns(data_files):
         path = Path(pattern).expanduser()
+        if path.is_dir():
+            raise ValueError(
+                f"data_files: {str(pattern)!r} is a folder; name the files in it, for example "
+                f"'{path}/*.txt'"
+            )
         # Only then as a glob: a file's name may hold brackets.
         names = [str(path)] if path.is_file() else glob.glob(str(path), recursive=True)
         matches = [Path(name) for name in names if Path(name).is_file()]
@@ -53,6 +58,20 @@ def find_files(data_files: str | Path | Sequence[str | Path] | None) -> list[Pat
                 f"{', '.join(SUFFIXES)}"
             )
     return sorted(found)
+
+
+def _patterns(data_files: Any) -> list[str | Path]:
+    """A path or a list of them as a list, after checking that they are paths."""
+    if isinstance(data_files, (str, Path)):
+        return [data_files]
+    patterns = list(data_files) if isinstance(data_files, Sequence) else [data_files]
+    for pattern in patterns:
+        if not isinstance(pattern, (str, Path)):
+            raise ValueError(
+                f"data_files is {data_files!r}; {pattern!r} is no path. It must be a path, a glob "
+                "in quotes, or a list of them"
+            )
+    return patterns
 
 
 def content_digest(path: Path) -> str:
@@ -150,12 +169,15 @@ def _read_jsonl(path: Path, text_field: str) -> Iterator[str | None]:
                 continue
             place = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row: Any = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(
                     f"{place} is not JSON (column {error.colno}: {error.msg}); a .jsonl file "
                     "holds one object a line"
                 ) from None
+            except (ValueError, RecursionError) as error:
+                # Valid JSON that Python does not read: a huge number, or too many brackets.
+                raise ValueError(f"{place} could not be read as JSON: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{place} is a {type(row).__name__}; it must be a JSON object")
             if text_field not in row:

@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import datasets
 from datasets.arrow_writer import ArrowWriter
 
-from xlm_mlm.checks import require_choice, require_int, require_token_id
+from xlm_mlm.checks import require_choice, require_int, require_number, require_token_id
 from xlm_mlm.data.cache import CachedDatasetManager
 from xlm_mlm.data.readers import DOCUMENTS, content_digest, find_files, read_documents
 
 _DOCUMENTS_AT_A_TIME = 64
+# The seed salts a hash, with 8 bytes.
+_MAX_SEED = 2**64 - 1
 _FEATURES = datasets.Features({"input_ids": datasets.Sequence(datasets.Value("int32"))})
 
 
@@ -91,7 +93,7 @@ class TextDatasetManager(CachedDatasetManager):
         text_field: field with the text, in .jsonl and .parquet.
         document: what a document is in .txt files: "paragraph", "line" or "file".
         validation_fraction: expected share of the documents that are held out; between 0 and 1.
-        seed: decides which; at least 0.
+        seed: decides which; at least 0 and less than 2**64.
         options: see `CachedDatasetManager`.
 
     Raises:
@@ -120,14 +122,18 @@ class TextDatasetManager(CachedDatasetManager):
         self.files = find_files(data_files)
         self.block_size = require_int("block_size", block_size, 2)
         self.packed = require_choice("packed", packed, (True, False))
+        if not isinstance(text_field, str):
+            raise ValueError(f"text_field is {text_field!r}; it must be the name of a field")
         self.text_field = text_field
         self.document = require_choice("document", document, DOCUMENTS)
-        if not 0 < validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction is {validation_fraction!r}; it must lie between 0 and 1"
-            )
-        self.validation_fraction = float(validation_fraction)
+        rule = "a number between 0 and 1, neither of the two"
+        fraction = require_number("validation_fraction", validation_fraction, 0, rule)
+        if not 0 < fraction < 1:
+            raise ValueError(f"validation_fraction is {validation_fraction!r}; it must be {rule}")
+        self.validation_fraction = fraction
         self.seed = require_int("seed", seed, 0)
+        if self.seed > _MAX_SEED:
+            raise ValueError(f"seed is {seed}; it must be at most {_MAX_SEED} (64 bits)")
 
     def cache_inputs(self) -> dict[str, Any]:
         return {

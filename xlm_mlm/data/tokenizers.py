@@ -89,7 +89,8 @@ def load_tokenizer(pretrained_model_name_or_path: str | Path | None = None) -> A
             tokenizer = ByteTokenizer.from_pretrained(folder)
         else:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    # Files that hold something else make the libraries fail in any way, TypeError included.
+    except Exception as error:
         raise ValueError(f"no tokenizer could be read from {folder}: {error}") from error
     for name, why in (
         ("mask", "stand for the tokens to predict"),
@@ -108,4 +109,7 @@ def _saved_class(folder: Path) -> str | None:
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return None
-    return json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
+    content = json.loads(config.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{config.name} holds a {type(content).__name__}; it must hold an object")
+    return content.get("tokenizer_class")
