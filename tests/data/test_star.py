@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from xlm.datamodule import SimpleSpaceTokenizer
 
-from xlm_mlm.data.star import GENERATORS, StarGraphDatasetManager, generate_splits, graph_key
+from xlm_mlm.data.star import (
+    GENERATORS,
+    StarGraphDatasetManager,
+    generate_splits,
+    graph_key,
+    make_generator,
+)
 
 COUNTS = {"train": 300, "validation": 20, "test": 100}
 # difficulty: generator, its arguments, block size, input block size
@@ -114,14 +120,11 @@ def test_same_seed_same_graphs_and_global_random_states_stay():
 
 def test_global_random_states_stay_after_an_error():
     before = random.getstate()
-    with pytest.raises(ValueError, match="vocab_size"):
-        manager_of_too_few_nodes().make_rows(SimpleSpaceTokenizer.for_numbers(5), None)
+    kwargs = {"degree": 1, "pathlength": 2, "vocab_size": 3}
+    few = StarGraphDatasetManager(None, "test", {}, "simple", kwargs, COUNTS)
+    with pytest.raises(ValueError, match="20 different graphs"):
+        few.make_rows(SimpleSpaceTokenizer.for_numbers(3), None)
     assert random.getstate() == before
-
-
-def manager_of_too_few_nodes():
-    kwargs = {"degree": 3, "pathlength": 5, "vocab_size": 5}
-    return StarGraphDatasetManager(None, "test", {}, "simple", kwargs, COUNTS)
 
 
 def test_predict_is_test():
@@ -132,13 +135,67 @@ def test_predict_is_test():
     ("options", "message"),
     [
         ({"counts": {"train": 1}}, "counts.*validation"),
+        ({"counts": None}, "counts is None.*validation"),
         ({"counts": {**COUNTS, "test": 0}}, "counts.test is 0"),
-        ({"seed": -1}, "seed"),
+        ({"counts": {**COUNTS, "test": "x"}}, "counts.test is 'x'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": None}, "seed is None"),
+        ({"seed": 1431655765}, "seed is .*at most 1431655764"),
     ],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         manager(**options)
+
+
+def test_the_largest_seed_seeds_every_split():
+    assert len(rows(seed=1431655764, counts=dict.fromkeys(COUNTS, 1))) == 1
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "changes", "message"),
+    [
+        ("easy", {"length": 5}, "'length'; it must be one of 'degree', 'pathlength'"),
+        ("easy", {"count": 5}, "'count'"),
+        ("easy", {"pathlength": "x"}, "pathlength is 'x'"),
+        ("easy", {"pathlength": 1}, "pathlength is 1; .* at least 2"),
+        ("easy", {"degree": None}, "degree is None"),
+        ("easy", {"vocab_size": 15}, r"vocab_size is 15; .* = 16$"),
+        ("medium", {"vocab_size": 15}, r"vocab_size is 15; .* = 16$"),
+        ("medium", {"min_pathlength": 7}, "max_pathlength is 6; .* at least 7"),
+        ("medium", {"min_plan_length": 3}, r"min_plan_length is 3; .* min_pathlength \(3\)"),
+    ],
+)
+def test_arguments_that_no_graph_fits(difficulty, changes, message):
+    kwargs = {**DIFFICULTIES[difficulty][1], **changes}
+    with pytest.raises(ValueError, match=f"^generator_kwargs is {{.*}}: .*{message}"):
+        make_generator(DIFFICULTIES[difficulty][0], kwargs)
+
+
+@pytest.mark.parametrize("other", [None, "x", ["degree"]])
+def test_generator_arguments_that_are_no_mapping(other):
+    with pytest.raises(ValueError, match=r"generator_kwargs is .*must map degree, pathlength"):
+        StarGraphDatasetManager(None, "train", {}, "simple", other, COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("simple", {"degree": 1, "pathlength": 2, "vocab_size": 3}),
+        ("simple", {"degree": 3, "pathlength": 5, "vocab_size": 16}),
+        (
+            "asymmetric",
+            {"degree": 3, "min_pathlength": 2, "max_pathlength": 6, "min_plan_length": 0}
+            | {"vocab_size": 16},
+        ),
+    ],
+)
+def test_the_least_arguments_make_graphs(name, kwargs):
+    """At the limits the host's generator ends, and its path leads from source to goal."""
+    for graph in make_generator(name, kwargs).graphs(30):
+        assert (graph["path"][0], graph["path"][-1]) == (graph["source"], graph["goal"])
+        edges = {tuple(edge) for edge in graph["edge_list"]}
+        assert set(itertools.pairwise(graph["path"])) <= edges
 
 
 def test_unknown_generator_and_too_small_a_tokenizer():

@@ -27,6 +27,21 @@ GENERATORS = {
 # Made in this order: each split leaves out what the earlier ones hold, so the largest is last.
 ORDER = ("validation", "test", "train")
 
+# The least that each argument of a generator may be. Arms of one node have no edge.
+_LEAST = {
+    "simple": {"degree": 1, "pathlength": 2, "vocab_size": 3},
+    "asymmetric": {
+        "degree": 1,
+        "min_pathlength": 2,
+        "max_pathlength": 2,
+        "min_plan_length": 0,
+        "vocab_size": 2,
+    },
+}
+
+# numpy takes 32 bits, and every split has a seed of its own.
+_MAX_SEED = 2**32 // len(ORDER) - 1
+
 # Consecutive repeats after which a generator is taken to have nothing new.
 _PATIENCE = 1000
 
@@ -99,6 +114,49 @@ def _plain(graph: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def make_generator(name: str, kwargs: Mapping[str, int]) -> Any:
+    """The host's generator `name`, its arguments checked: the host does so late or not at all.
+
+    Raises:
+        ValueError: an unknown generator or argument, or arguments that no graph fits.
+    """
+    require_choice("generator", name, GENERATORS)
+    least = _LEAST[name]
+    if not isinstance(kwargs, Mapping):
+        raise ValueError(f"generator_kwargs is {kwargs!r}; it must map {', '.join(least)} to sizes")
+    given = dict(kwargs)
+    try:
+        for key in given:
+            require_choice("a key", key, least)
+        sizes = {key: require_int(key, value, least[key]) for key, value in given.items()}
+        generator = GENERATORS[name](**sizes)
+        _check_sizes(generator)
+    except ValueError as error:
+        raise ValueError(f"generator_kwargs is {given!r}: {error}") from None
+    return generator
+
+
+def _check_sizes(generator: Any) -> None:
+    """Refuse arguments, the host's defaults among them, that do not go together."""
+    if isinstance(generator, SimpleStarGraphGenerator):
+        nodes = generator.degree * generator.pathlength + 1
+        rule = "degree * pathlength + 1"
+    else:
+        shortest = generator.min_pathlength
+        require_int("max_pathlength", generator.max_pathlength, shortest)
+        if generator.min_plan_length >= shortest:
+            raise ValueError(
+                f"min_plan_length is {generator.min_plan_length}; it must be less than "
+                f"min_pathlength ({shortest})"
+            )
+        nodes = generator.degree * (generator.max_pathlength - 1) + 1
+        rule = "degree * (max_pathlength - 1) + 1"
+    if generator.vocab_size < nodes:
+        raise ValueError(
+            f"vocab_size is {generator.vocab_size}; it must be at least {rule} = {nodes}"
+        )
+
+
 class StarGraphDatasetManager(CachedDatasetManager):
     """Paths through star graphs: given the edges, the source and the goal, name the path's edges.
 
@@ -110,11 +168,12 @@ class StarGraphDatasetManager(CachedDatasetManager):
         generator: "simple" (arms of one length) or "asymmetric" (arms of varied length).
         generator_kwargs: as the host's generator takes them, less `count`.
         counts: graphs in each of "train", "validation" and "test".
-        seed: decides the graphs; at least 0.
+        seed: decides the graphs; at least 0 and less than 2**32 / 3.
         options: see `CachedDatasetManager`.
 
     Raises:
-        ValueError: an unknown generator, a missing count, or more graphs than there are.
+        ValueError: an unknown generator or argument of it, a number out of range, a missing
+            count; later, more graphs than there are.
     """
 
     dataset_name = "star_graphs"
@@ -132,13 +191,14 @@ class StarGraphDatasetManager(CachedDatasetManager):
         **options: Any,
     ):
         super().__init__(collator, split, dataloader_kwargs, **options)
-        require_choice("generator", generator, GENERATORS)
-        if set(counts) != set(ORDER):
-            raise ValueError(f"counts is {dict(counts)!r}; it must have the keys {ORDER}")
+        if not isinstance(counts, Mapping) or set(counts) != set(ORDER):
+            raise ValueError(f"counts is {counts!r}; it must have the keys {', '.join(ORDER)}")
         self.counts = {name: require_int(f"counts.{name}", n, 1) for name, n in counts.items()}
         self.seed = require_int("seed", seed, 0)
-        self.generator_kwargs = dict(generator_kwargs)
-        self.generator = GENERATORS[generator](**self.generator_kwargs)
+        if self.seed > _MAX_SEED:
+            raise ValueError(f"seed is {seed}; it must be at most {_MAX_SEED}")
+        self.generator = make_generator(generator, generator_kwargs)
+        self.generator_kwargs = {key: int(size) for key, size in generator_kwargs.items()}
 
     def cache_inputs(self) -> dict[str, Any]:
         return {
