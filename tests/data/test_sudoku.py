@@ -138,6 +138,8 @@ def test_validation_test_and_predict_share_their_puzzles():
         ("min_clues", 3),
         ("max_clues", 3),
         ("max_clues", 16),
+        ("seed", None),
+        ("seed", -1),
         ("split", "training"),
     ],
 )
@@ -145,6 +147,15 @@ def test_numbers_out_of_range(option, value):
     options = {"split": "train", option: value}
     with pytest.raises(ValueError, match=option):
         SudokuDatasetManager(None, dataloader_kwargs={"batch_size": 1}, **options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("per_grid", 0), ("min_clues", 3), ("max_clues", 4), ("seed", None)]
+)
+def test_make_puzzles_checks_its_numbers(option, value):
+    options = {"per_grid": 1, "min_clues": 5, "max_clues": 6, "seed": 0, option: value}
+    with pytest.raises(ValueError, match=option):
+        make_puzzles([solution_grids()[0]], **options)
 
 
 def test_a_tokenizer_without_the_digits_or_the_mask():

@@ -98,10 +98,11 @@ def split_grids(held_out: int, seed: int) -> tuple[list[Grid], list[Grid]]:
     """Divide the 288 grids into (training, held out), the same way for the same seed.
 
     Raises:
-        ValueError: `held_out` leaves one side empty.
+        ValueError: `held_out` leaves one side empty, or `seed` is no integer of at least 0.
     """
     grids = list(solution_grids())
     require_int("held_out", held_out, 1)
+    require_int("seed", seed, 0)
     if held_out >= len(grids):
         raise ValueError(f"held_out is {held_out}; it must be less than the {len(grids)} grids")
     random.Random(f"split-{seed}").shuffle(grids)
@@ -111,7 +112,15 @@ def split_grids(held_out: int, seed: int) -> tuple[list[Grid], list[Grid]]:
 def make_puzzles(
     grids: list[Grid], per_grid: int, min_clues: int, max_clues: int, seed: int
 ) -> list[tuple[Grid, Grid]]:
-    """`per_grid` distinct puzzles of each grid as (puzzle, grid), clue counts taken in turn."""
+    """`per_grid` distinct puzzles of each grid as (puzzle, grid), clue counts taken in turn.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    require_int("per_grid", per_grid, 1)
+    require_int("min_clues", min_clues, 4)
+    require_int("max_clues", max_clues, min_clues)
+    require_int("seed", seed, 0)
     rng = random.Random(f"puzzles-{seed}")
     counts = range(min_clues, max_clues + 1)
     pairs: list[tuple[Grid, Grid]] = []
