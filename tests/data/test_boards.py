@@ -49,6 +49,22 @@ def test_a_board_is_ruled_into_boxes():
     ]
 
 
+def test_larger_boards_are_drawn_whole():
+    nine = draw([str(number % 9 + 1) for number in range(81)])
+    assert len(nine) == 9 + 2
+    assert nine[:4] == [" 1 2 3 | 4 5 6 | 7 8 9 "] * 3 + ["-------+-------+-------"]
+    sixteen = draw([str(number % 16 + 1) for number in range(256)])
+    assert len(sixteen) == 16 + 3
+    assert sixteen[0].split("|")[1:3] == ["  5  6  7  8 ", "  9 10 11 12 "]
+    assert len({len(line) for line in sixteen}) == 1
+
+
+@pytest.mark.parametrize("count", [0, 15, 25, 36, 82])
+def test_no_board(count):
+    with pytest.raises(ValueError, match=f"has {count} cells; it must have 16, 81"):
+        draw(["1"] * count)
+
+
 def test_puzzle_stands_beside_answer():
     lines = side_by_side(["."] * 16, [str(d) for d in GRID], solved=False).splitlines()
     assert lines[0] == " . . | . .      1 2 | 3 4 "
@@ -70,6 +86,22 @@ def test_testing_prints_boards_and_the_share_solved(capsys):
     assert (printed.count("solved\n"), printed.count("wrong\n")) == (1, 1)
     assert " . 2 | 3 4      1 2 | 3 4 " in printed
     assert " . 2 | 3 4      2 2 | 3 4 " in printed
+
+
+def test_boards_are_spread_evenly_over_all(capsys):
+    """Of five answers that differ in their first cell, the first, third and last are printed."""
+    printer = BoardPrinter(boards=3)
+    numbers = SimpleSpaceTokenizer.for_numbers(6)
+    harness = SimpleNamespace(tokenizer=numbers, dataloader_names=HARNESS.dataloader_names)
+    for first in (1, 2, 3, 4, 5):
+        outputs, batch = batch_of(GRID)
+        outputs["ids"][0, 1] = numbers.convert_tokens_to_ids(str(first))
+        printer.on_test_batch_end(trainer(), harness, outputs, batch, first)
+    printer.on_test_end(trainer(), harness)
+    printed = capsys.readouterr().out
+    shown = [first for first in range(1, 6) if f" . 2 | 3 4      {first} 2 | 3 4 " in printed]
+    assert shown == [1, 3, 5]
+    assert printed.count("=>") == 3
 
 
 def test_a_token_that_is_no_digit_is_shown_as_such(capsys):

@@ -1,5 +1,6 @@
 """A callback that shows sudoku boards as they were solved, and how many were."""
 
+import math
 from typing import Any
 
 import torch
@@ -10,19 +11,28 @@ from xlm_mlm.checks import require_int
 Board = list[str]
 
 
-def draw(cells: Board, side: int = 4, box: int = 2) -> list[str]:
+def draw(cells: Board) -> list[str]:
     """The lines of a board, boxes ruled off.
 
     Args:
-        cells: one character a cell, row by row.
-        side: cells in a row.
-        box: cells in a row of a box.
+        cells: what stands in each cell, row by row: 16 for a side of 4, 81 for one of 9.
+
+    Raises:
+        ValueError: the cells fill no square of square boxes.
     """
+    side = math.isqrt(len(cells))
+    box = math.isqrt(side)
+    if not cells or box**4 != len(cells):
+        raise ValueError(
+            f"a board has {len(cells)} cells; it must have 16, 81, 256, ...: a square of square "
+            "boxes"
+        )
+    width = max(map(len, cells))
     lines = []
     for row in range(side):
         if row and row % box == 0:
-            lines.append("+".join(["-" * (2 * box + 1)] * (side // box)))
-        line = cells[side * row : side * (row + 1)]
+            lines.append("+".join(["-" * (box * (width + 1) + 1)] * box))
+        line = [cell.rjust(width) for cell in cells[side * row : side * (row + 1)]]
         boxes = [" ".join(line[start : start + box]) for start in range(0, side, box)]
         lines.append("|".join(f" {digits} " for digits in boxes))
     return lines
@@ -42,6 +52,8 @@ class BoardPrinter(Callback):
 
     Reads the batches of dataloaders whose name holds "prediction". On several processes each
     sees its own rows; the first one prints.
+
+    A board is the digits of a row, 4x4 or 9x9; a row that is no board is refused.
 
     Args:
         boards: how many to print, spread evenly over all of them.
@@ -105,7 +117,7 @@ class BoardPrinter(Callback):
             ]
             solved = all(filled[place] == target[place] for place in cells)
             self._seen.append(
-                (puzzle, [token[-1] if token.isdigit() else "?" for token in answer], solved)
+                (puzzle, [token if token.isdigit() else "?" for token in answer], solved)
             )
 
     def _print(self, trainer: Trainer) -> None:
