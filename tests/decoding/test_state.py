@@ -43,9 +43,16 @@ def test_every_module_gets_its_own_mode_back():
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
     model.train()
     model[1].eval()
-    with pytest.raises(KeyError), evaluating(model):
-        assert not any(module.training for module in model.modules())
-        raise KeyError
+    inside = []
+
+    def fail():
+        with evaluating(model):
+            inside.extend(module.training for module in model.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert inside == [False] * 3
     assert [module.training for module in model.modules()] == [True, True, False]
 
 
