@@ -18,6 +18,7 @@ FLOORS = [
         "metrics_mlm",
         "history_mlm",
         "data",
+        "callbacks",
     },
     {"decoding", "collation"},
     {"sampling", "model_mlm"},

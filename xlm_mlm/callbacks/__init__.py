@@ -1,0 +1,1 @@
+"""Lightning callbacks that our experiments add to the host's."""
