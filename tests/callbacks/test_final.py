@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from xlm_mlm.callbacks.final import FinalCheckpoint
+from xlm_mlm.callbacks.final import FinalThinningCheckpoint
 
 
 class Counting(LightningModule):
@@ -21,31 +21,40 @@ class Counting(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def train(folder, steps):
-    module = Counting()
+def train(folder, steps, resume=None):
+    saving = FinalThinningCheckpoint(
+        dirpath=str(folder), save_top_k=-1, save_last=True, every_n_train_steps=2, keep_multiple=2
+    )
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[FinalCheckpoint(folder)],
+        callbacks=[saving],
     )
-    trainer.fit(module, torch.utils.data.DataLoader(torch.zeros(4, 1)))
+    loader = torch.utils.data.DataLoader(torch.zeros(4, 1))
+    trainer.fit(Counting(), loader, ckpt_path=resume)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 6])
+def last(folder):
+    return torch.load(folder / "last.ckpt", weights_only=False)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_the_last_step_is_in_last_ckpt(tmp_path, steps):
     train(tmp_path, steps)
-    assert [f.name for f in tmp_path.iterdir()] == ["last.ckpt"]
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == steps
-    assert saved["state_dict"]["weight"].item() == steps
+    assert last(tmp_path)["global_step"] == steps
+    assert last(tmp_path)["state_dict"]["weight"].item() == steps
+    saved = [int(f.stem.split("-")[1]) for f in tmp_path.glob("*-*.ckpt")]
+    assert max(saved) == steps
+    assert len(set(saved)) == len(saved)
 
 
-def test_an_older_one_is_replaced(tmp_path):
-    (tmp_path / "last.ckpt").write_bytes(b"old")
-    train(tmp_path, 2)
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+def test_a_longer_run_goes_on_from_there_under_the_same_name(tmp_path):
+    train(tmp_path, 3)
+    train(tmp_path, 5, resume=str(tmp_path / "last.ckpt"))
+    assert last(tmp_path)["global_step"] == 5
+    assert last(tmp_path)["state_dict"]["weight"].item() == 5
+    assert not list(tmp_path.glob("last-v*"))

@@ -1,34 +1,32 @@
-"""A callback that keeps the end of a run."""
+"""A checkpoint callback that keeps the end of a run."""
 
-import os
-from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from xlm.utils.checkpoint_with_thinning import ThinningCheckpoint
 
 
-class FinalCheckpoint(Callback):
-    """Save `last.ckpt` after the last step.
+class FinalThinningCheckpoint(ThinningCheckpoint):
+    """The host's `ThinningCheckpoint`, which also saves after the last step.
 
-    The host's callbacks save every so many steps, so that a run of any other length loses its
-    tail, and a short one leaves nothing. The weights are the trained ones: an EMA replaces them
-    only later, when training ends, and is in the checkpoint beside them.
-
-    Args:
-        dirpath: the folder of the run's checkpoints.
+    On its own that one saves every so many steps: a run of any other length loses its tail, and a
+    short one leaves nothing to evaluate. The options are those of the host's class.
     """
 
-    def __init__(self, dirpath: str | Path) -> None:
-        super().__init__()
-        self.path = Path(dirpath) / "last.ckpt"
-
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        if trainer.max_steps < 0 or trainer.global_step < trainer.max_steps:
+        """Save when due, and after the step at which `max_steps` ends training."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        ends = 0 <= trainer.max_steps <= trainer.global_step
+        # Skipped as well: a step that is saved already, and sanity checks.
+        if not ends or self._should_skip_saving_checkpoint(trainer):
             return
-        # Under another name first: a run that is killed here must keep the checkpoint it had.
-        partial = self.path.with_name("last.ckpt.partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
+        candidates = self._monitor_candidates(trainer)
+        self._save_topk_checkpoint(trainer, candidates)
+        self._save_last_checkpoint(trainer, candidates)
