@@ -1,5 +1,6 @@
 """The cache: its folder is a function of everything the rows depend on, and appears at once."""
 
+import inspect
 import multiprocessing
 import shutil
 from pathlib import Path
@@ -7,9 +8,9 @@ from typing import ClassVar
 
 import datasets
 import pytest
-from xlm.datamodule import SimpleSpaceTokenizer
+from xlm.datamodule import DatasetManager, SimpleSpaceTokenizer
 
-from xlm_mlm.data.cache import CachedDatasetManager, digest, tokenizer_state
+from xlm_mlm.data.cache import HOST_OPTIONS, CachedDatasetManager, digest, tokenizer_state
 from xlm_mlm.data.tokenizers import ByteTokenizer
 
 
@@ -137,6 +138,54 @@ def test_unknown_split_lists_the_known_ones():
         CountingManager(split="val")
 
 
+IGNORED = {
+    "filter_fn": "a.b",
+    "filter_suffix": "x",
+    "preprocess_function": "a.b",
+    "preprocess_function_kwargs": {},
+    "preprocess_load_from_cache_file": True,
+    "model_name": "x",
+    "columns_to_remove": ["x"],
+    "columns_to_keep": ["x"],
+    "use_manual_cache": False,
+    "train_test_split": {"size": 0.5},
+    "full_name": "a/b/train",
+    "drop_last": True,
+}
+
+
+@pytest.mark.parametrize("option", IGNORED)
+def test_options_without_effect_are_refused(option):
+    message = f"CountingManager has no option '{option}'; .*shuffle_seed"
+    with pytest.raises(ValueError, match=message):
+        CountingManager(**{option: IGNORED[option]})
+
+
+def test_every_option_of_the_host_is_taken_or_refused():
+    ours = {"self", "collator", "dataloader_kwargs", "stages", "full_name_debug"}
+    theirs = set(inspect.signature(DatasetManager.__init__).parameters) - ours
+    assert theirs == set(HOST_OPTIONS) | (set(IGNORED) - {"drop_last"})
+
+
+@pytest.mark.parametrize(("dropping", "rows"), [(None, 3), ("operator.not_", 0)])
+def test_options_of_the_host_have_their_effect(tmp_path, tokenizer, dropping, rows):
+    options = {"iterable_dataset_shards": 1, "on_the_fly_filter_fn": dropping}
+    manager = CountingManager(stages=["fit"], **options)
+    manager.prepare_data(str(tmp_path), tokenizer, None, False)
+    rest = {"block_size": 4, "is_ddp": False, "rank": 0, "world_size": 1}
+    manager.setup("fit", manual_cache_dir=str(tmp_path), tokenizer=tokenizer, **rest)
+    assert isinstance(manager.dataset, datasets.IterableDataset)
+    assert [row["input_ids"] for row in manager.dataset] == [[1]] * rows
+
+
+def test_prepare_data_takes_the_arguments_of_the_hosts():
+    ours, theirs = (
+        inspect.signature(kind.prepare_data) for kind in (CachedDatasetManager, DatasetManager)
+    )
+    named = [[(p.name, p.default) for p in s.parameters.values()] for s in (ours, theirs)]
+    assert named[0] == named[1]
+
+
 def test_digest_refuses_what_has_no_stable_text():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
     with pytest.raises(TypeError):
@@ -153,3 +202,31 @@ def test_tokenizer_state_is_the_content_not_the_place(tmp_path):
     assert {digest(tokenizer_state(state)) for state in states} == {before}
     tokenizer.add_tokens(["new"])
     assert digest(tokenizer_state(tokenizer)) != before
+
+
+def test_swapped_special_tokens_are_another_state():
+    """The vocabulary is the same, and so is what the tokenizer's backend writes of itself."""
+    plain, swapped = ByteTokenizer(), ByteTokenizer(bos_token="[CLS]", cls_token="[BOS]")
+    assert plain.get_vocab() == swapped.get_vocab()
+    assert plain.backend_tokenizer.to_str() == swapped.backend_tokenizer.to_str()
+    assert digest(tokenizer_state(plain)) != digest(tokenizer_state(swapped))
+
+
+def slow_tokenizer(**options):
+    made = SimpleSpaceTokenizer.for_numbers(5)
+    made.init_kwargs = {**made.init_kwargs, **options}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ({}, True),
+        ({"vocab_file": "elsewhere.txt", "name_or_path": "elsewhere"}, True),
+        ({"add_prefix_space": True}, False),
+        ({"language": "de"}, False),
+    ],
+)
+def test_options_of_slow_tokenizers_are_part_of_the_state(options, same):
+    states = [digest(tokenizer_state(slow_tokenizer(**given))) for given in ({}, options)]
+    assert (states[0] == states[1]) is same

@@ -21,6 +21,24 @@ from xlm_mlm.checks import require_choice
 
 SPLITS = ("train", "validation", "test", "predict")
 
+# What the host's manager does after the rows are loaded. Its other options say how to fetch and
+# preprocess rows, which happens nowhere here.
+HOST_OPTIONS = (
+    "iterable_dataset_shards",
+    "make_infinite",
+    "on_the_fly_filter_fn",
+    "on_the_fly_group_processor",
+    "on_the_fly_group_processor_kwargs",
+    "on_the_fly_group_processor_remove_columns",
+    "on_the_fly_load_from_cache_file",
+    "on_the_fly_processor",
+    "on_the_fly_processor_kwargs",
+    "rewrite_manual_cache",
+    "shuffle_buffer_size",
+    "shuffle_seed",
+    "split_by_node",
+)
+
 # Part of every digest: raise it when the rows that the same options give change.
 _FORMAT = 1
 
@@ -68,10 +86,10 @@ class CachedDatasetManager(DatasetManager):
             every manager serves "train".
         dataloader_kwargs: as in the host. `drop_last` should be False where rows are counted.
         stages: Lightning stages in which the rows are loaded.
-        host_options: passed on to the host's `DatasetManager`.
+        host_options: those in `HOST_OPTIONS`, passed on to the host's `DatasetManager`.
 
     Raises:
-        ValueError: an unknown `split`.
+        ValueError: an unknown `split`, or an option that would have no effect.
     """
 
     dataset_name: str
@@ -89,6 +107,12 @@ class CachedDatasetManager(DatasetManager):
         **host_options: Any,
     ):
         require_choice("split", split, SPLITS)
+        for option in host_options:
+            if option not in HOST_OPTIONS:
+                raise ValueError(
+                    f"{type(self).__name__} has no option {option!r}; of the host's it takes "
+                    f"{', '.join(HOST_OPTIONS)}"
+                )
         # A copy: the host changes it.
         loader: Any = dict(dataloader_kwargs)
         super().__init__(
@@ -120,13 +144,22 @@ class CachedDatasetManager(DatasetManager):
         """
         raise NotImplementedError
 
-    def prepare_data(self, manual_cache_dir: str, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in the host; makes and caches the rows unless they are there already."""
+    def prepare_data(
+        self, manual_cache_dir: str, tokenizer: Any, num_proc: int | None = None, load: bool = False
+    ) -> datasets.Dataset | None:
+        """As in the host; makes and caches the rows unless they are there already.
+
+        Args:
+            manual_cache_dir: folder of all caches.
+            tokenizer: makes the ids, and is part of the cache's key.
+            num_proc: of no effect; rows are made in this process.
+            load: whether to return the rows.
+        """
         self._tokenizer = tokenizer
         cache_dir = self._get_cache_dir(manual_cache_dir)
         if self.rewrite_manual_cache or not cache_dir.exists():
             self._write(cache_dir)
-        return self._load_from_cache(manual_cache_dir) if kwargs.get("load") else None
+        return self._load_from_cache(manual_cache_dir) if load else None
 
     def setup(
         self, stage: Any, manual_cache_dir: str, tokenizer: Any, *args: Any, **kwargs: Any
