@@ -88,7 +88,7 @@ def edges_of(prompt):
 
 
 def test_small_world_is_divided_without_repeats_or_refused():
-    # Two arms of one edge over three nodes: 3 sources x 2 goals = 6 different problems.
+    # Two arms of one edge each, on three of five nodes.
     generator = GENERATORS["simple"](degree=2, pathlength=2, vocab_size=5)
     world = 5 * 4 * 3  # source, goal, the other arm's node
     counts = {"validation": 10, "test": 20, "train": world - 30}
@@ -125,6 +125,34 @@ def test_global_random_states_stay_after_an_error():
     with pytest.raises(ValueError, match="20 different graphs"):
         few.make_rows(SimpleSpaceTokenizer.for_numbers(3), None)
     assert random.getstate() == before
+
+
+def test_a_seed_and_a_split_share_their_graphs_with_no_other():
+    made = [rows(split=split, seed=s)["prompt_ids"] for s in (0, 1, 2) for split in COUNTS]
+    firsts = {tuple(prompts[0]) for prompts in made}
+    assert len(firsts) == len(made) == 9
+
+
+def test_the_cache_is_keyed_by_graphs_counts_and_seed():
+    tokenizer = SimpleSpaceTokenizer.for_numbers(20)
+
+    def folder(split="train", generator="simple", kwargs=DIFFICULTIES["easy"][1], **options):
+        options = {"counts": COUNTS, **options}
+        made = StarGraphDatasetManager(None, split, {}, generator, kwargs, **options)
+        made._tokenizer = tokenizer
+        return made._get_cache_dir("data")
+
+    changed = [
+        folder(split="test"),
+        folder(generator="asymmetric", kwargs={}),
+        folder(kwargs={**DIFFICULTIES["easy"][1], "pathlength": 4}),
+        folder(counts={**COUNTS, "train": 301}),
+        # Training graphs are those that the other splits leave.
+        folder(counts={**COUNTS, "validation": 21}),
+        folder(seed=1),
+    ]
+    assert len({folder(), *changed}) == 1 + len(changed)
+    assert folder(kwargs=dict(reversed(DIFFICULTIES["easy"][1].items()))) == folder()
 
 
 def test_predict_is_test():

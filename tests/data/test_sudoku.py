@@ -73,6 +73,19 @@ def test_puzzles_have_one_answer_by_an_independent_solver():
     assert len({sum(cell > 0 for cell in puzzle) for puzzle, _ in pairs}) >= 6
 
 
+def test_every_number_of_clues_asked_for_occurs():
+    pairs = make_puzzles(list(solution_grids())[::24], 14, min_clues=8, max_clues=11, seed=0)
+    assert {sum(cell > 0 for cell in puzzle) for puzzle, _ in pairs} == {8, 9, 10, 11}
+
+
+def test_puzzles_are_a_function_of_the_seed():
+    grids = list(solution_grids())[:20]
+    first, again, other = (make_puzzles(grids, 5, 4, 10, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert {grid for _, grid in other} == {grid for _, grid in first} == set(grids)
+    assert first != other
+
+
 def test_solutions_counts_like_backtracking_where_there_are_many():
     for puzzle in [(0,) * 16, (1, 2, *(0,) * 14), (1, 1, *(0,) * 14)]:
         assert len(solutions(puzzle)) == count_answers(puzzle)
@@ -128,6 +141,26 @@ def test_validation_test_and_predict_share_their_puzzles():
     rows = [rows_of(split).to_dict() for split in ("validation", "test", "predict")]
     assert rows[0] == rows[1] == rows[2]
     assert rows_of("test", seed=1).to_dict() != rows[0]
+
+
+def test_the_cache_is_keyed_by_grids_clues_counts_and_seed():
+    def folder(split="train", **options):
+        made = SudokuDatasetManager(None, split, {"batch_size": 1}, **options)
+        made._tokenizer = TOKENIZER
+        return made._get_cache_dir("data")
+
+    changed = [
+        folder("test"),
+        folder(held_out=47),
+        folder(puzzles_per_grid=41),
+        folder(min_clues=5),
+        folder(max_clues=11),
+        folder(seed=1),
+    ]
+    assert len({folder(), *changed}) == 1 + len(changed)
+    assert folder("validation") == folder("test")
+    assert folder("test", held_out_puzzles_per_grid=6) != folder("test")
+    assert folder(held_out_puzzles_per_grid=6) == folder()  # not in these rows
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,18 @@ def test_the_cache_is_keyed_by_content_options_and_tokenizer(tmp_path, corpus):
     assert len({base, *changed}) == 1 + len(changed)
 
 
+def test_the_kind_of_file_is_part_of_the_cache_key(tmp_path):
+    """The same bytes are one document a line as .jsonl, and other documents as .txt."""
+    for suffix in ("txt", "jsonl"):
+        (tmp_path / f"same.{suffix}").write_text('{"text": "one"}\n{"text": "two"}\n')
+    folders = set()
+    for suffix in ("txt", "jsonl"):
+        made = manager(tmp_path / f"same.{suffix}")
+        made._tokenizer = TOKENIZER
+        folders.add(made._get_cache_dir("data"))
+    assert len(folders) == 2
+
+
 def test_changed_file_gives_new_rows(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old\n\nolder")
