@@ -1,4 +1,4 @@
-"""Write the topics of Python's own reference (about 700 KB of English) to a .jsonl file.
+"""Write the topics of Python's own reference (466 KB of English with 3.11) to a .jsonl file.
 
 They come with every Python as `pydoc_data.topics`, what `help("topics")` shows. One document a
 topic. Prints the unigram entropy of the bytes: what a model that knows nothing but how frequent

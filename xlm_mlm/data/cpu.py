@@ -15,8 +15,8 @@ class CPUSettings(Callback):
 
     The operations of a very small model are too short to be shared out: threads then wait for
     each other, on a busy machine most of the time. And the host asks for `medium` matrix
-    products, which on CPUs with bfloat16 instructions makes attention over short rows about
-    three times slower.
+    products, which on CPUs with bfloat16 instructions makes attention over short rows several
+    times slower: attention alone, of which a whole step has more or less.
 
     Args:
         threads: threads of one operation; None leaves them.
