@@ -5,7 +5,6 @@ from the files that each job leaves.
 """
 
 import csv
-import os
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from xlm_process import XLM, prediction_files, read_rows, xlm
+from xlm_process import XLM, clean_environment, prediction_files, read_rows, xlm
 
 from xlm_mlm.model_mlm import RotaryTransformerMLMModel
 
@@ -65,7 +64,7 @@ def train_until_interrupted(trip: Trip) -> None:
     command = [str(XLM), "job_type=train", *JOB, "trainer.max_steps=100000"]
     with (trip.folder / "interrupted.log").open("w") as log:
         process = subprocess.Popen(
-            command, cwd=trip.folder, stdout=log, stderr=log, env=_environment()
+            command, cwd=trip.folder, stdout=log, stderr=log, env=clean_environment()
         )
         try:
             deadline = time.monotonic() + 120
@@ -77,11 +76,6 @@ def train_until_interrupted(trip: Trip) -> None:
             process.wait(timeout=60)
         finally:
             process.kill()
-
-
-def _environment() -> dict[str, str]:
-    dropped = ("XLM_", "HYDRA_", "DATA_DIR", "LOG_DIR", "PROJECT_ROOT", "SLURM_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
 
 
 def cached_rows(folder: Path) -> dict[str, int]:

@@ -1,21 +1,16 @@
 """Star graphs made locally: train, eval and prediction run, and every row written is counted."""
 
 import pytest
-from xlm_process import metric, prediction_files, read_rows, xlm
+from xlm_process import TINY_MODEL, metric, prediction_files, read_rows, xlm
 
 pytestmark = pytest.mark.slow
 
 # 13 and 11 are no multiples of the batch size: a dropped last batch would be missed.
 TINY = (
+    *TINY_MODEL,
     "star_graphs.counts.train=60",
     "star_graphs.counts.validation=13",
     "star_graphs.counts.test=11",
-    "per_device_batch_size=8",
-    "global_batch_size=8",
-    "model.d_model=32",
-    "model.nhead=2",
-    "model.rotary_emb_dim=16",
-    "model.num_layers=1",
     "trainer.max_steps=6",
     "trainer.check_val_every_n_epoch=1",
     "+trainer.limit_train_batches=6",
