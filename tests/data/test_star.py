@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,10 +121,11 @@ def test_same_seed_same_graphs_and_global_random_states_stay():
 
 def test_global_random_states_stay_after_an_error():
     before = random.getstate()
-    kwargs = {"degree": 1, "pathlength": 2, "vocab_size": 3}
-    few = StarGraphDatasetManager(None, "test", {}, "simple", kwargs, COUNTS)
-    with pytest.raises(ValueError, match="20 different graphs"):
-        few.make_rows(SimpleSpaceTokenizer.for_numbers(3), None)
+    # Five nodes: 5 sources, 4 goals and 3 ends of the other arm are 60 graphs.
+    kwargs = {"degree": 2, "pathlength": 2, "vocab_size": 5}
+    few = StarGraphDatasetManager(None, "test", {}, "simple", kwargs, {**COUNTS, "test": 200})
+    with pytest.raises(ValueError, match="200 different graphs"):
+        few.make_rows(SimpleSpaceTokenizer.for_numbers(5), None)
     assert random.getstate() == before
 
 
@@ -209,7 +211,7 @@ def test_generator_arguments_that_are_no_mapping(other):
 @pytest.mark.parametrize(
     ("name", "kwargs"),
     [
-        ("simple", {"degree": 1, "pathlength": 2, "vocab_size": 3}),
+        ("simple", {"degree": 2, "pathlength": 2, "vocab_size": 5}),
         ("simple", {"degree": 3, "pathlength": 5, "vocab_size": 16}),
         (
             "asymmetric",
@@ -231,3 +233,28 @@ def test_unknown_generator_and_too_small_a_tokenizer():
         StarGraphDatasetManager(None, "train", {}, "spiral", {}, COUNTS)
     with pytest.raises(ValueError, match="for_numbers"):
         manager().make_rows(SimpleSpaceTokenizer.for_numbers(4), None)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"block_size": 14, "input_block_size": 25}, "input_block_size is 25.* up to 26 tokens"),
+        ({"block_size": 8, "input_block_size": 28}, "^block_size is 8.* up to 9 tokens"),
+    ],
+)
+def test_graphs_that_the_collator_would_cut_are_refused(sizes, words):
+    generator, kwargs, _, _ = DIFFICULTIES["easy"]
+
+    def made(**sizes):
+        collator = SimpleNamespace(**sizes)
+        return StarGraphDatasetManager(collator, "train", {}, generator, kwargs, COUNTS)
+
+    assert made(block_size=9, input_block_size=26).counts == COUNTS
+    with pytest.raises(ValueError, match=words):
+        made(**sizes)
+
+
+@pytest.mark.parametrize("change", [{"degree": 1}, {"degree": 0}, {"pathlength": 1}])
+def test_graphs_that_leave_nothing_to_choose_are_refused(change):
+    with pytest.raises(ValueError, match="must be an integer of at least 2"):
+        make_generator("simple", {**DIFFICULTIES["easy"][1], **change})

@@ -27,11 +27,12 @@ GENERATORS = {
 # Made in this order: each split leaves out what the earlier ones hold, so the largest is last.
 ORDER = ("validation", "test", "train")
 
-# The least that each argument of a generator may be. Arms of one node have no edge.
+# The least that each argument of a generator may be. Arms of one node have no edge, and one arm
+# leaves nothing to choose.
 _LEAST = {
-    "simple": {"degree": 1, "pathlength": 2, "vocab_size": 3},
+    "simple": {"degree": 2, "pathlength": 2, "vocab_size": 3},
     "asymmetric": {
-        "degree": 1,
+        "degree": 2,
         "min_pathlength": 2,
         "max_pathlength": 2,
         "min_plan_length": 0,
@@ -173,7 +174,7 @@ class StarGraphDatasetManager(CachedDatasetManager):
 
     Raises:
         ValueError: an unknown generator or argument of it, a number out of range, a missing
-            count; later, more graphs than there are.
+            count, graphs that do not fit the collator; later, more graphs than there are.
     """
 
     dataset_name = "star_graphs"
@@ -199,6 +200,22 @@ class StarGraphDatasetManager(CachedDatasetManager):
             raise ValueError(f"seed is {seed}; it must be at most {_MAX_SEED}")
         self.generator = make_generator(generator, generator_kwargs)
         self.generator_kwargs = {key: int(size) for key, size in generator_kwargs.items()}
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """Refuse graphs that the collator would have to cut: an edge less is another problem."""
+        needs = {
+            # Two tokens an edge, then source and goal; and the path's edges, then EOS.
+            "input_block_size": 2 * self.generator.max_num_edges + 2,
+            "block_size": 2 * (self.generator.max_pathlength - 1) + 1,
+        }
+        for name, need in needs.items():
+            size = getattr(self.collator, name, None)
+            if size is not None and size < need:
+                raise ValueError(
+                    f"{name} is {size}, but graphs of generator_kwargs {self.generator_kwargs} "
+                    f"take up to {need} tokens there; raise {name}, or make the graphs smaller"
+                )
 
     def cache_inputs(self) -> dict[str, Any]:
         return {

@@ -93,7 +93,7 @@ class TextDatasetManager(CachedDatasetManager):
         text_field: field with the text, in .jsonl and .parquet.
         document: what a document is in .txt files: "paragraph", "line" or "file".
         validation_fraction: expected share of the documents that are held out; between 0 and 1.
-        seed: decides which; at least 0 and less than 2**64.
+        split_seed: decides which; at least 0 and less than 2**64.
         options: see `CachedDatasetManager`.
 
     Raises:
@@ -115,7 +115,7 @@ class TextDatasetManager(CachedDatasetManager):
         text_field: str = "text",
         document: str = "paragraph",
         validation_fraction: float = 0.05,
-        seed: int = 0,
+        split_seed: int = 0,
         **options: Any,
     ):
         super().__init__(collator, split, dataloader_kwargs, **options)
@@ -131,9 +131,11 @@ class TextDatasetManager(CachedDatasetManager):
         if not 0 < fraction < 1:
             raise ValueError(f"validation_fraction is {validation_fraction!r}; it must be {rule}")
         self.validation_fraction = fraction
-        self.seed = require_int("seed", seed, 0)
-        if self.seed > _MAX_SEED:
-            raise ValueError(f"seed is {seed}; it must be at most {_MAX_SEED} (64 bits)")
+        self.split_seed = require_int("split_seed", split_seed, 0)
+        if self.split_seed > _MAX_SEED:
+            raise ValueError(
+                f"split_seed is {split_seed}; it must be at most {_MAX_SEED} (64 bits)"
+            )
 
     def cache_inputs(self) -> dict[str, Any]:
         return {
@@ -143,7 +145,7 @@ class TextDatasetManager(CachedDatasetManager):
             "text_field": self.text_field,
             "document": self.document,
             "validation_fraction": self.validation_fraction,
-            "seed": self.seed,
+            "split_seed": self.split_seed,
         }
 
     def make_rows(self, tokenizer: Any, workspace: Path) -> datasets.Dataset:
@@ -170,7 +172,7 @@ class TextDatasetManager(CachedDatasetManager):
         for path in self.files:
             for text in read_documents(path, self.text_field, self.document):
                 count.read += 1
-                if is_validation(text, self.validation_fraction, self.seed) == held_out:
+                if is_validation(text, self.validation_fraction, self.split_seed) == held_out:
                     count.kept += 1
                     yield text
 
@@ -180,13 +182,15 @@ class TextDatasetManager(CachedDatasetManager):
             return ValueError(f"data_files hold no text but white space: {names}")
         if not count.kept:
             return ValueError(
-                f"no document is in the {self.split} split: {count.read} read from {names}, "
-                f"validation_fraction {self.validation_fraction}, seed {self.seed}. Change these, "
-                "or make documents smaller (document=paragraph or line for .txt)"
+                f"no document is in the {self.split} split: it takes at least two different "
+                f"ones, {count.read} were read from {names} with validation_fraction "
+                f"{self.validation_fraction} and split_seed {self.split_seed}. Change one of "
+                "these, or make documents smaller (document=paragraph or line for .txt)"
             )
         return ValueError(
-            f"the {count.kept} documents in the {self.split} split fill no block of "
-            f"{self.block_size} tokens; lower block_size or set packed=false"
+            f"what the {self.split} split holds ({count.kept} of {count.read} documents) fills "
+            f"no block of {self.block_size} tokens; lower block_size, set packed=false, or give "
+            "more text"
         )
 
 

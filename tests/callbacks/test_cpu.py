@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from xlm_mlm.data.cpu import CPUSettings
+from xlm_mlm.callbacks.cpu import CPUSettings
 
 
 def trainer(device="cpu"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from xlm.datamodule import SimpleSpaceTokenizer
 
-from xlm_mlm.data.boards import BoardPrinter, draw, side_by_side
+from xlm_mlm.callbacks.boards import BoardPrinter, draw, side_by_side
 
 TOKENIZER = SimpleSpaceTokenizer.for_numbers(5)
 MASK, BOS, EOS = TOKENIZER.mask_token_id, TOKENIZER.bos_token_id, TOKENIZER.eos_token_id
