@@ -157,17 +157,16 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             raise ValueError("MLMPredictor has no model; pass model=..., or let the host set it")
         self.reset()
         started = time.perf_counter()
-        with torch.inference_mode(), evaluating(self.model):
-            state = begin(batch, self._mask_id(), new_tokens)
-            state["sample_ids"] = self._sample_ids(batch, len(state["x"]))
-            if self.history is not None:
-                self.history.begin(state)
-            seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
-            while not self.stop(state).all():
-                last = state["current_step"] == self.max_steps - 1
-                state = self.predict_single_step(state, final_step=last)
-                seconds[state["active"]] = time.perf_counter() - started
-                self._record(state)
+        state = begin(batch, self._mask_id(), new_tokens)
+        state["sample_ids"] = self._sample_ids(batch, len(state["x"]))
+        if self.history is not None:
+            self.history.begin(state)
+        seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
+        while not self.stop(state).all():
+            last = state["current_step"] == self.max_steps - 1
+            state = self.predict_single_step(state, final_step=last)
+            seconds[state["active"]] = time.perf_counter() - started
+            self._record(state)
         if self.history is not None:
             self.history.finalize()
         return self._results(state, new_tokens, seconds.tolist())
@@ -175,7 +174,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
     def predict_single_step(
         self, step_results: MLMStepResults, final_step: bool = False
     ) -> MLMStepResults:
-        """Run one pass over the rows that still have a mask.
+        """Run one pass over the rows that still have a mask, in inference and eval mode.
 
         Args:
             step_results: the state that the last pass returned; it is left as it is.
