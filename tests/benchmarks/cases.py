@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from arithmetic import Work, matmul_rate, product_workload
+from arithmetic import ModelShape, Work, matmul_rate, product_workload
 from measure import Timing, Workload, interleave
 from packages import MASK_ID, SPECIAL_TOKENS, Package, make_tokenizer
 
@@ -111,26 +111,33 @@ def time_both(
     return Measured(Timing.of(seconds["ours"]), Timing.of(seconds["reference"]), limit, rate)
 
 
-def build_models(bench: Bench, vocabulary: int, **options: Any) -> tuple[Any, Any]:
+def build_model(package: Package, shape: ModelShape, max_length: int, **options: Any) -> Any:
+    """A model of a package, with its default options where none are given."""
+    return package.model(
+        shape.vocabulary,
+        shape.width,
+        shape.layers,
+        shape.heads,
+        padding_idx=0,
+        mask_idx=MASK_ID,
+        max_length=max_length,
+        **options,
+    )
+
+
+def build_models(bench: Bench, shape: ModelShape, max_length: int, **options: Any) -> list[Any]:
     """A model of each package, with the same weights."""
     torch.manual_seed(0)
-    ours, reference = (
-        package.model(vocabulary, padding_idx=0, mask_idx=MASK_ID, **options)
-        for package in bench.packages
-    )
-    reference.load_state_dict(ours.state_dict())
-    return ours, reference
+    models = [build_model(package, shape, max_length, **options) for package in bench.packages]
+    models[1].load_state_dict(models[0].state_dict())
+    return models
 
 
-def build_losses(bench: Bench, models: tuple[Any, Any], vocabulary: int) -> list[Any]:
-    """The loss of each package, with its mask id set as `configure` would."""
-    tokenizer = make_tokenizer(vocabulary)
-    losses = []
-    for package, model in zip(bench.packages, models, strict=True):
-        loss = package.loss(model=model, tokenizer=tokenizer)
-        loss.mask_token_id_tensor = torch.tensor(MASK_ID)
-        losses.append(loss)
-    return losses
+def build_loss(package: Package, model: Any, vocabulary: int) -> Any:
+    """The loss of a package, with its mask id set as `configure` would."""
+    loss = package.loss(model=model, tokenizer=make_tokenizer(vocabulary))
+    loss.mask_token_id_tensor = torch.tensor(MASK_ID)
+    return loss
 
 
 def random_ids(vocabulary: int, *shape: int) -> torch.Tensor:

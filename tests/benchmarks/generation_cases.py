@@ -7,7 +7,7 @@ import torch
 from arithmetic import ModelShape, Pass, work_of
 from cases import Bench, Line, build_models, clone_batch, random_ids, time_both
 from measure import Workload
-from packages import MASK_ID, SPECIAL_TOKENS, make_tokenizer
+from packages import MASK_ID, SPECIAL_TOKENS, Package, make_tokenizer
 
 
 class GenerationSize(NamedTuple):
@@ -58,6 +58,16 @@ def generation_workload(predictor: Any, batch: dict[str, Any]) -> Workload:
         return run
 
     return prepare
+
+
+def build_predictor(package: Package, model: Any, size: GenerationSize) -> Any:
+    """The predictor of a package, its model in eval mode."""
+    return package.predictor(
+        max_new_tokens=size.new_tokens or None,
+        tokenizer=make_tokenizer(size.shape.vocabulary),
+        model=model.eval(),
+        **size.options,
+    )
 
 
 def watched_passes(model: Any, workload: Workload) -> tuple[Any, list[tuple[Any, Any]]]:
@@ -118,20 +128,10 @@ def generation_line(
     goal: float | None,
 ) -> Line:  # fmt: skip
     """Check both packages' output, count their passes, then time them."""
-    models = build_models(
-        bench,
-        size.shape.vocabulary,
-        d_model=size.shape.width,
-        num_layers=size.shape.layers,
-        nhead=size.shape.heads,
-        max_length=size.length + size.new_tokens,
-    )
-    tokenizer = make_tokenizer(size.shape.vocabulary)
+    models = build_models(bench, size.shape, size.length + size.new_tokens)
     workloads, counts, passes = [], [], []
     for package, model in zip(bench.packages, models, strict=True):
-        options = {**size.options, "max_new_tokens": size.new_tokens or None}
-        predictor = package.predictor(model=model.eval(), tokenizer=tokenizer, **options)
-        workloads.append(generation_workload(predictor, batch))
+        workloads.append(generation_workload(build_predictor(package, model, size), batch))
         result, seen = watched_passes(model, workloads[-1])
         check_filled(package.name, size, batch, result["ids"])
         counts.append(len(seen))
@@ -173,16 +173,14 @@ def generate_many_steps(bench: Bench) -> Iterator[Line]:
     if bench.tiny:
         size = GenerationSize(_TINY, 2, 4, {"max_steps": 9})
     name = "generation, more steps than masks"
-    setting = f"V {size.shape.vocabulary:,}, {size.batch} x {size.length} masks, "
-    setting += f"max_steps {size.options['max_steps']}"
-    yield generation_line(
-        bench, "generate_many_steps", (name, setting), size, masked_rows(size), 7.0
-    )
+    setting = f"V {size.shape.vocabulary:,}, max_steps {size.options['max_steps']}, "
+    rows = [(size, f"{size.batch} x {size.length} masks", 7.0)]
     if bench.extra and not bench.tiny:
-        size = size._replace(batch=1, length=128)
-        names = (name, f"{setting}, 1 row, 24 masks among 104 given tokens")
+        rows += [(size._replace(batch=1, length=128), "1 x 128, 24 of them masks", None)]
+    for size, text, goal in rows:
+        batch = masked_rows(size, min(24, size.length))
         yield generation_line(
-            bench, "generate_many_steps", names, size, masked_rows(size, 24), None
+            bench, "generate_many_steps", (name, setting + text), size, batch, goal
         )
 
 

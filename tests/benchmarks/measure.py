@@ -1,11 +1,13 @@
 """Times and peak memory, and the machine they were taken on."""
 
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +63,17 @@ def interleave(
             run()
             seconds[name].append(time.perf_counter() - begun)
     return seconds
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a module in a new process that has computed nothing before.
+
+    It is forked from a server that has done no more than import torch and the host.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "xlm.harness"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def resident_bytes(field: str) -> int:

@@ -8,7 +8,7 @@ from arithmetic import ModelShape, pass_of, work_of
 from cases import (
     Bench,
     Line,
-    build_losses,
+    build_loss,
     build_models,
     clone_batch,
     random_ids,
@@ -100,18 +100,13 @@ def training_lines(bench: Bench, case: str, size: TrainingSize, goal: float) -> 
         )  # fmt: skip
 
 
-def _pair(bench: Bench, size: TrainingSize, dropout: float) -> tuple[Any, Any]:
-    vocabulary, width, layers = size.shape
-    models = build_models(
-        bench,
-        vocabulary,
-        d_model=width,
-        num_layers=layers,
-        nhead=size.shape.heads,
-        dropout=dropout,
-        max_length=size.length,
-    )
-    return models, build_losses(bench, models, vocabulary)
+def _pair(bench: Bench, size: TrainingSize, dropout: float) -> tuple[list[Any], list[Any]]:
+    models = build_models(bench, size.shape, size.length, dropout=dropout)
+    losses = [
+        build_loss(package, model, size.shape.vocabulary)
+        for package, model in zip(bench.packages, models, strict=True)
+    ]
+    return models, losses
 
 
 def check_gradients(models: Any, losses: Any, batch: dict[str, Any]) -> str:
