@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 from xlm.datamodule import Collator
 
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.collation.empty import share_of_worker
-from xlm_mlm.collation.rows import check_rows, lengths_of, pack, read_column
+from xlm_mlm.collation.rows import check_ids, check_rows, read_column, write_rows
 from xlm_mlm.types_mlm import MLMBatch
 
 logger = logging.getLogger(__name__)
@@ -83,13 +84,16 @@ class PaplUnconditionalCollator(Collator):
         """
         name = type(self).__name__
         rows = check_rows(read_column(examples, "input_ids", name), "input_ids")
-        lengths = sorted(set(lengths_of(rows)))
+        lengths = np.unique(rows.lengths).tolist()
         if len(lengths) > 1:
             raise ValueError(
                 f"{name} takes batches of a fixed length, and this one has rows of {lengths}; "
                 "choose a batch size that divides the number of rows of each length"
             )
-        ids = pack(rows, "input_ids").flat.reshape(len(rows), -1)
+        array = np.empty((len(rows.rows), lengths[0]), dtype=np.int64)
+        write_rows(array, rows, 0)
+        check_ids(array, None, rows)
+        ids = torch.from_numpy(array)
         return {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids, dtype=torch.bool),

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,12 +13,13 @@ from xlm_mlm.collation.padding import (
     prepare_prefix_ids,
     size_limit,
     span,
-    write_tokens,
+    write_token,
 )
-from xlm_mlm.collation.rows import pack
+from xlm_mlm.collation.rows import check_rows
 
 PAD, BOS, EOS = 0, 4, 3
 ROWS = [[10, 11, 12], [13], [14, 15]]
+LENGTHS = np.array([2, 5])
 
 
 def naive_right(rows, width, bos, eos):
@@ -40,7 +42,7 @@ def naive_left(rows, width, bos):
     ("width", "bos", "eos"), itertools.product([4, 5, 8], [None, BOS], [None, EOS])
 )
 def test_frames_on_the_right_as_a_loop_would(width, bos, eos):
-    framed = frame_right(pack(ROWS, "ids"), width, PAD, bos, eos)
+    framed = frame_right(check_rows(ROWS, "ids"), width, PAD, bos, eos)
     expected = naive_right(ROWS, width, bos, eos)
     assert framed.ids.tolist() == expected
     assert framed.valid.tolist() == [[token != PAD for token in row] for row in expected]
@@ -48,28 +50,39 @@ def test_frames_on_the_right_as_a_loop_would(width, bos, eos):
 
 @pytest.mark.parametrize(("width", "bos"), itertools.product([4, 7], [None, BOS]))
 def test_frames_on_the_left_as_a_loop_would(width, bos):
-    framed = frame_left(pack(ROWS, "ids"), width, PAD, bos)
+    framed = frame_left(check_rows(ROWS, "ids"), width, PAD, bos)
     expected = naive_left(ROWS, width, bos)
     assert framed.ids.tolist() == expected
     assert framed.valid.tolist() == [[token != PAD for token in row] for row in expected]
 
 
 def test_a_token_equal_to_the_pad_token_is_still_a_token():
-    framed = frame_right(pack([[10, PAD]], "ids"), 3, PAD)
+    framed = frame_right(check_rows([[10, PAD]], "ids"), 3, PAD)
     assert framed.valid.tolist() == [[True, True, False]]
 
 
-def test_spans():
-    assert span(torch.tensor([0, 1]), torch.tensor([2, 5]), 2, 3).tolist() == [
-        [True, True, False],
-        [False, True, True],
-    ]
-    assert span(1, 1, 2, 3).tolist() == [[False, True, False]] * 2
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (np.array([0, 2, 3]), np.array([2, 2, 9])),
+        (1, np.array([0, 2, 4])),
+        (np.array([3, 1, 0]), 2),
+    ],
+)
+def test_spans_as_a_loop_would(start, end):
+    starts, ends = np.broadcast_to(start, 3), np.broadcast_to(end, 3)
+    expected = [[s <= c < e for c in range(4)] for s, e in zip(starts, ends, strict=True)]
+    assert span(start, end, 4).tolist() == expected
 
 
-def test_tokens_that_do_not_fit_are_an_error():
-    with pytest.raises(ValueError, match=r"\[3\] do not fit \(1, 2\)"):
-        write_tokens(torch.zeros(1, 2).long(), pack([[1, 2, 3]], "ids"), 0)
+def test_one_span_for_all_rows():
+    assert span(1, 3, 4).tolist() == [[False, True, True, False]]
+
+
+def test_tokens_outside_the_width_are_not_written():
+    ids = np.zeros((4, 2), dtype=np.int64)
+    write_token(ids, np.array([-1, 0, 1, 2]), 9)
+    assert ids.tolist() == [[0, 0], [9, 0], [0, 9], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +90,7 @@ def test_tokens_that_do_not_fit_are_an_error():
     [("block", 8, 8), ("block", 3, 3), ("max", 8, 5), ("max", 3, 3), (None, None, 5)],
 )
 def test_width(truncate, limit, width):
-    assert fit_width([2, 5], limit, truncate) == width
+    assert fit_width(LENGTHS, limit, truncate) == width
 
 
 def test_size_limits():

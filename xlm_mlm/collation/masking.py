@@ -2,9 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer
-from torch import Tensor
+from jaxtyping import Bool, Int64, UInt32
 from torch.utils.data import get_worker_info
 
 from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch
@@ -35,9 +35,13 @@ class RandomSource:
         self.generator = generator
         self._worker_seed: int | None = None
 
-    def uniform(self, *shape: int) -> Float[Tensor, "..."]:
-        """Numbers uniform on [0, 1)."""
-        return torch.rand(*shape, generator=self._for_this_process())
+    def words(self, rows: int, columns: int) -> UInt32[np.ndarray, "{rows} {columns}"]:
+        """Whole numbers uniform on [0, 2^32)."""
+        count = rows * columns
+        # Pairs of them, as torch draws 64 bits at once in little more time than 32.
+        pairs = torch.empty((count + 1) // 2, dtype=torch.int64)
+        pairs.random_(-(2**63), None, generator=self._for_this_process())
+        return pairs.numpy().view(np.uint32)[:count].reshape(rows, columns)
 
     def __getstate__(self) -> dict[str, Any]:
         """The generator as bytes: torch would send its state to spawned workers as shared memory,
@@ -63,24 +67,27 @@ class RandomSource:
         return self.generator
 
 
-def bernoulli_mask(eligible: Bool[Tensor, "B L"], source: RandomSource) -> Bool[Tensor, "B L"]:
-    """Draw a mask rate t ~ U[0, 1] for each row, then mask each eligible position with it.
+def bernoulli_mask(size: tuple[int, int], source: RandomSource) -> Bool[np.ndarray, "B L"]:
+    """Draw a mask rate t ~ U[0, 1] for each row, then mask each position with probability t.
+
+    Rates and positions both draw whole numbers below 2^32: of those, exactly t 2^32 are smaller
+    than t 2^32.
 
     Args:
-        eligible: True where a token may be masked.
+        size: rows and columns.
         source: of the random numbers.
 
     Returns:
-        True where a token is masked; never outside `eligible`.
+        True where a token is masked.
     """
-    rates = source.uniform(eligible.shape[0], 1)
-    return (source.uniform(*eligible.shape) < rates) & eligible
+    words = source.words(size[0], size[1] + 1)
+    return words[:, 1:] < words[:, :1]
 
 
 def masked_batch(
-    ids: Integer[Tensor, "B L"],
-    visible: Bool[Tensor, "B L"],
-    eligible: Bool[Tensor, "B L"],
+    ids: Int64[np.ndarray, "B L"],
+    visible: Bool[np.ndarray, "B L"] | None,
+    eligible: Bool[np.ndarray, "#B L"] | None,
     mask_id: int,
     source: RandomSource,
 ) -> MLMBatch:
@@ -89,15 +96,31 @@ def masked_batch(
     Args:
         ids: the tokens, padding included.
         visible: True where a token may be attended to; elsewhere the target is -100, as it is
-            where the data themselves hold the mask token.
-        eligible: True where a token may be masked; within `visible`.
+            where the data themselves hold the mask token. None for everywhere.
+        eligible: True where a token may be masked; within `visible`. None for everywhere.
         mask_id: token that stands for a masked one.
         source: of the random numbers.
     """
-    masked = bernoulli_mask(eligible, source)
+    masked = bernoulli_mask(ids.shape, source)
+    if eligible is not None:
+        masked &= eligible
+    attended = np.ones_like(masked) if visible is None else visible
     return {
-        "input_ids": ids.masked_fill(masked, mask_id),
-        "attention_mask": visible.contiguous(),
-        # A mask that is in the data already hides a token nobody knows.
-        "target_ids": ids.masked_fill(~visible | (ids == mask_id), IGNORE_INDEX),
+        "input_ids": torch.from_numpy(np.where(masked, mask_id, ids)),
+        "attention_mask": torch.from_numpy(attended),
+        "target_ids": torch.from_numpy(targets_of(ids, visible, mask_id)),
     }
+
+
+def targets_of(
+    ids: Int64[np.ndarray, "B L"], visible: Bool[np.ndarray, "B L"] | None, mask_id: int
+) -> Int64[np.ndarray, "B L"]:
+    """The tokens, with -100 where they are not visible or no token is known.
+
+    `ids` itself where that is nowhere.
+    """
+    # A mask that is in the data already hides a token nobody knows.
+    hidden = ids == mask_id
+    if visible is not None:
+        hidden |= ~visible
+    return np.where(hidden, IGNORE_INDEX, ids) if hidden.any() else ids

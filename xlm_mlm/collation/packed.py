@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Integer
-from torch import Tensor
+from jaxtyping import Integer
 
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.collation.base import MLMCollator, SpecialIds, vocabulary_of
-from xlm_mlm.collation.masking import bernoulli_mask
-from xlm_mlm.collation.rows import check_rows, lengths_of, pack, read_column
+from xlm_mlm.collation.masking import bernoulli_mask, targets_of
+from xlm_mlm.collation.rows import check_ids, check_rows, read_column, write_rows
 from xlm_mlm.collation.segments import split_at_eos
-from xlm_mlm.types_mlm import IGNORE_INDEX, PackedFlexMLMBatch
+from xlm_mlm.types_mlm import PackedFlexMLMBatch
 
 
 class PackedMLMCollator(MLMCollator):
@@ -74,25 +74,24 @@ class PackedMLMCollator(MLMCollator):
             KeyError: an example without `input_ids`.
         """
         rows = check_rows(read_column(examples, "input_ids", self._name), "input_ids")
-        self._check_lengths(lengths_of(rows))
-        ids = pack(rows, "input_ids", self._ids.vocabulary).flat.reshape(len(rows), -1)
-        segment_ids, positions = split_at_eos(ids, self._eos_id)
-        real = self._real(ids)
-        masked = bernoulli_mask(real, self._random)
+        self._check_lengths(rows.lengths)
+        ids = np.empty((len(rows.rows), int(rows.lengths[0])), dtype=np.int64)
+        write_rows(ids, rows, 0)
+        check_ids(ids, self._ids.vocabulary, rows)
+        segments = split_at_eos(ids, self._eos_id)
+        masked = bernoulli_mask(ids.shape, self._random)
+        real = None if self._pad_id is None else ids != self._pad_id
+        if real is not None:
+            masked &= real
         return {
-            "input_ids": ids.masked_fill(masked, self._mask_id),
-            "target_ids": ids.masked_fill(~real | (ids == self._mask_id), IGNORE_INDEX),
-            "positions": positions,
-            "segment_ids": segment_ids,
+            "input_ids": torch.from_numpy(np.where(masked, self._mask_id, ids)),
+            "target_ids": torch.from_numpy(targets_of(ids, real, self._mask_id)),
+            "positions": torch.from_numpy(segments.positions),
+            "segment_ids": torch.from_numpy(segments.segment_ids),
         }
 
-    def _real(self, ids: Integer[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-        if self._pad_id is None:
-            return torch.ones_like(ids, dtype=torch.bool)
-        return ids != self._pad_id
-
-    def _check_lengths(self, lengths: list[int]) -> None:
-        shortest, longest = min(lengths), max(lengths)
+    def _check_lengths(self, lengths: Integer[np.ndarray, "B"]) -> None:
+        shortest, longest = lengths.min(), lengths.max()
         if shortest != longest:
             raise ValueError(
                 f"packed rows have lengths from {shortest} to {longest}; they must be blocks of "

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Integer
-from torch import Tensor
+from jaxtyping import Bool, Int64, Integer
 
 from xlm_mlm.checks import require_int
 from xlm_mlm.collation.base import SpecialIds
@@ -16,9 +16,15 @@ from xlm_mlm.collation.padding import (
     size_limit,
     span,
     write_token,
-    write_tokens,
 )
-from xlm_mlm.collation.rows import Ragged, check_rows, keep_first, keep_last, lengths_of, pack
+from xlm_mlm.collation.rows import (
+    Ragged,
+    check_ids,
+    check_rows,
+    keep_first,
+    keep_last,
+    write_rows,
+)
 from xlm_mlm.types_mlm import MLMBatch
 
 
@@ -31,7 +37,6 @@ class PairLayout(NamedTuple):
         answer_limit: the most positions of an answer and its EOS; None for what there is.
         truncate: see `fit_width`.
         loss_on_padding: whether the padding after an answer is part of it.
-        names: of the fields of prompt and answer, for messages.
     """
 
     ids: SpecialIds
@@ -39,7 +44,6 @@ class PairLayout(NamedTuple):
     answer_limit: int | None
     truncate: Truncate
     loss_on_padding: bool
-    names: tuple[str, str]
 
 
 class Pair(NamedTuple):
@@ -52,38 +56,39 @@ class Pair(NamedTuple):
         answer_lengths: tokens of each answer, EOS counted.
     """
 
-    ids: Integer[Tensor, "B L"]
-    starts: Integer[Tensor, "B"]
-    answer_starts: Integer[Tensor, "B"]
-    answer_lengths: Integer[Tensor, "B"]
+    ids: Int64[np.ndarray, "B L"]
+    starts: Integer[np.ndarray, "B"] | int
+    answer_starts: Integer[np.ndarray, "B"]
+    answer_lengths: Integer[np.ndarray, "B"]
 
 
 def write_pair(
     prompts: Ragged,
     answers: Ragged,
-    ended: Bool[Tensor, "B"],
-    starts: Integer[Tensor, "B"],
+    ended: Bool[np.ndarray, "B"],
+    starts: Integer[np.ndarray, "B"] | int,
     width: int,
     ids: SpecialIds,
 ) -> Pair:
     """Write each prompt from its start, then BOS, the answer, and EOS where the answer `ended`."""
-    rows = torch.full((len(starts), width), ids.pad)
-    write_tokens(rows, prompts, starts)
+    rows = np.full((len(ended), width), ids.pad, dtype=np.int64)
+    write_rows(rows, prompts, starts)
     answer_starts = starts + prompts.lengths
     if ids.bos is not None:
         write_token(rows, answer_starts, ids.bos)
         answer_starts = answer_starts + 1
-    write_tokens(rows, answers, answer_starts)
+    write_rows(rows, answers, answer_starts)
     lengths = answers.lengths
     if ids.eos is not None:
         # A column of -1 is none: an answer that was cut did not end here.
-        write_token(rows, torch.where(ended, answer_starts + lengths, -1), ids.eos)
+        write_token(rows, np.where(ended, answer_starts + lengths, -1), ids.eos)
         lengths = lengths + ended
+    check_ids(rows, ids.vocabulary, prompts, answers)
     return Pair(rows, starts, answer_starts, lengths)
 
 
 def masked_pair(
-    pair: Pair, room: Integer[Tensor, "B"] | int, mask_id: int, source: RandomSource
+    pair: Pair, room: Integer[np.ndarray, "B"] | int, mask_id: int, source: RandomSource
 ) -> MLMBatch:
     """Mask tokens on the answer's side.
 
@@ -93,46 +98,40 @@ def masked_pair(
         mask_id: token that stands for a masked one.
         source: of the random numbers.
     """
-    size = tuple(pair.ids.shape)
-    eligible = span(pair.answer_starts, room, *size)
-    visible = span(pair.starts, pair.answer_starts - pair.starts + room, *size)
+    width, ends = pair.ids.shape[1], pair.answer_starts + room
+    visible = span(pair.starts, ends, width)
+    eligible = span(pair.answer_starts, ends, width)
     return masked_batch(pair.ids, visible, eligible, mask_id, source)
 
 
 def cut_answers(
-    answers: Sequence[Any], limit: int | None, layout: PairLayout
-) -> tuple[Ragged, Bool[Tensor, "B"], int]:
+    answers: Ragged, limit: int | None, layout: PairLayout
+) -> tuple[Ragged, Bool[np.ndarray, "B"], int]:
     """Cut answers on the right.
 
     Returns:
         The answers, which of them have room for what follows them, and the positions of the
         answer's side in this batch, EOS counted.
     """
-    lengths = lengths_of(answers)
-    whole = torch.tensor([limit is None or n < limit for n in lengths])
-    wanted = [n + (layout.ids.eos is not None) for n in lengths]
-    return (
-        pack(keep_first(answers, limit), layout.names[1], layout.ids.vocabulary),
-        whole,
-        fit_width(wanted, limit, layout.truncate),
-    )
+    lengths = answers.lengths
+    whole = np.full(len(lengths), True) if limit is None else lengths < limit
+    width = fit_width(lengths + (layout.ids.eos is not None), limit, layout.truncate)
+    return keep_first(answers, limit), whole, width
 
 
 def right_padded_batch(
-    prompts: Sequence[Any], answers: Sequence[Any], layout: PairLayout, source: RandomSource
+    prompts: Ragged, answers: Ragged, layout: PairLayout, source: RandomSource
 ) -> MLMBatch:
     """Lay out checked rows with all padding on the right, and mask the answer's side."""
     ids = layout.ids
-    lead = ids.bos is not None
-    prompt_limit, answer_limit = _limits(lengths_of(answers), layout)
+    prompt_limit, answer_limit = _limits(answers.lengths, layout)
     kept, ended, room = cut_answers(answers, answer_limit, layout)
-    cut_prompts = pack(keep_last(prompts, prompt_limit), layout.names[0], ids.vocabulary)
-    before = cut_prompts.lengths + lead
+    cut_prompts = keep_last(prompts, prompt_limit)
+    before = cut_prompts.lengths + (ids.bos is not None)
     taken = kept.lengths + (ended & (ids.eos is not None))
     shared = layout.loss_on_padding and layout.answer_limit is not None
-    needed = before + (room if shared else taken)
-    width = fit_width(needed.tolist(), layout.limit, layout.truncate)
-    pair = write_pair(cut_prompts, kept, ended, torch.zeros_like(before), width, ids)
+    width = fit_width(before + (room if shared else taken), layout.limit, layout.truncate)
+    pair = write_pair(cut_prompts, kept, ended, 0, width, ids)
     if not layout.loss_on_padding:
         return masked_pair(pair, pair.answer_lengths, ids.mask, source)
     return masked_pair(pair, room if shared else width - before, ids.mask, source)
@@ -193,14 +192,13 @@ def prepare_prefix_suffix_ids(
         if value is not None or name in ("pad", "mask"):
             require_int(f"{name}_token_id", value, 0)
     ids = SpecialIds(*given).distinct("the call")
-    names = ("prefix_ids", "suffix_ids")
-    layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding, names)
+    layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding)
     return right_padded_batch(prefixes, suffixes, layout, RandomSource(generator))
 
 
 def _limits(
-    answer_lengths: list[int], layout: PairLayout
-) -> tuple[int | list[int] | None, int | None]:
+    answer_lengths: Integer[np.ndarray, "B"], layout: PairLayout
+) -> tuple[Integer[np.ndarray, "B"] | int | None, int | None]:
     """The most tokens each prompt and each answer may keep."""
     if layout.limit is None:
         return None, None
@@ -214,4 +212,4 @@ def _limits(
         )
     if layout.answer_limit is not None:
         return room - least, least
-    return [room - min(n + tail, room) for n in answer_lengths], room
+    return room - np.minimum(answer_lengths + tail, room), room

@@ -1,27 +1,34 @@
-"""From examples to one flat tensor: reading, checking and cutting rows of token ids."""
+"""Rows of token ids, as examples hold them: reading, checking, cutting, and copying into an array.
+
+Rows stay the lists or arrays they came as until `write_rows` copies each to its place in a batch:
+turning Python integers into an array costs more than all that follows, so it is done once.
+"""
 
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Integer
+from jaxtyping import Int64, Integer
 from torch import Tensor
 
 from xlm_mlm.checks import require_field
 
 
 class Ragged(NamedTuple):
-    """Rows of different lengths, one after the other.
+    """Checked rows of different lengths, not copied yet.
 
     Attributes:
-        flat: the token ids of all rows, in order.
-        lengths: how many of them each row has.
+        rows: lists, tuples, or 1-D integer tensors or arrays.
+        lengths: how many tokens each row has.
+        name: the field they come from, for messages.
     """
 
-    flat: Integer[Tensor, "N"]
-    lengths: Integer[Tensor, "B"]
+    rows: list[Any]
+    lengths: Integer[np.ndarray, "B"]
+    name: str
 
 
 def read_column(examples: Sequence[Mapping[str, Any]], name: str, known_by: str) -> list[Any]:
@@ -32,7 +39,10 @@ def read_column(examples: Sequence[Mapping[str, Any]], name: str, known_by: str)
         KeyError: an example lacks the field.
     """
     require_examples(examples, known_by)
-    return [require_field(example, name, i, known_by) for i, example in enumerate(examples)]
+    try:
+        return [example[name] for example in examples]
+    except KeyError:
+        return [require_field(example, name, i, known_by) for i, example in enumerate(examples)]
 
 
 def require_examples(examples: Sequence[Any], known_by: str) -> None:
@@ -45,7 +55,7 @@ def require_examples(examples: Sequence[Any], known_by: str) -> None:
         raise ValueError(f"{known_by} was given an empty batch; it needs at least one example")
 
 
-def check_rows(values: Sequence[Any], name: str, allow_empty: bool = False) -> list[Any]:
+def check_rows(values: Sequence[Any], name: str, allow_empty: bool = False) -> Ragged:
     """Check that every value is a flat row of integers; nothing is copied or converted.
 
     Args:
@@ -56,62 +66,101 @@ def check_rows(values: Sequence[Any], name: str, allow_empty: bool = False) -> l
     Raises:
         ValueError: a row is something else, or is empty where it may not be.
     """
-    rows = [_as_row(value, name, i) for i, value in enumerate(values)]
-    if not allow_empty:
-        for i, row in enumerate(rows):
-            if len(row) == 0:
-                raise ValueError(
-                    f"{name} of row {i} of the batch is empty; it must hold at least one token "
-                    "(drop such rows when the dataset is prepared)"
-                )
-    return rows
+    rows = list(values)
+    plain = {list, tuple}.issuperset(map(type, rows))
+    if not plain or bool in {type(row[0]) for row in rows if row}:
+        rows = [_as_row(value, name, i) for i, value in enumerate(rows)]
+    lengths = np.array([len(row) for row in rows])
+    if not allow_empty and not lengths.all():
+        raise ValueError(
+            f"{name} of row {lengths.argmin()} of the batch is empty; it must hold at least one "
+            "token (drop such rows when the dataset is prepared)"
+        )
+    return Ragged(rows, lengths, name)
 
 
-def lengths_of(rows: Sequence[Any]) -> list[int]:
-    """The number of tokens in each row."""
-    return [len(row) for row in rows]
-
-
-def keep_first(rows: Sequence[Any], limits: int | Sequence[int] | None) -> list[Any]:
+def keep_first(rows: Ragged, limits: Integer[np.ndarray, "B"] | int | None) -> Ragged:
     """Cut rows on the right. `limits` is one limit, one a row, or None for no cut."""
-    pairs = zip(rows, _per_row(limits, rows), strict=True)
-    return [row if len(row) <= limit else row[:limit] for row, limit in pairs]
+    if limits is None or (rows.lengths <= limits).all():
+        return rows
+    lengths = np.minimum(rows.lengths, limits)
+    kept = [row[:n] for row, n in zip(rows.rows, lengths.tolist(), strict=True)]
+    return Ragged(kept, lengths, rows.name)
 
 
-def keep_last(rows: Sequence[Any], limits: int | Sequence[int] | None) -> list[Any]:
+def keep_last(rows: Ragged, limits: Integer[np.ndarray, "B"] | int | None) -> Ragged:
     """Cut rows on the left. `limits` is one limit, one a row, or None for no cut."""
-    pairs = zip(rows, _per_row(limits, rows), strict=True)
-    return [row if len(row) <= limit else row[len(row) - limit :] for row, limit in pairs]
+    if limits is None or (rows.lengths <= limits).all():
+        return rows
+    lengths = np.minimum(rows.lengths, limits)
+    kept = [row[len(row) - n :] for row, n in zip(rows.rows, lengths.tolist(), strict=True)]
+    return Ragged(kept, lengths, rows.name)
 
 
-def pack(rows: Sequence[Any], name: str, vocabulary: int | None = None) -> Ragged:
-    """Copy rows that passed `check_rows` into one flat int64 tensor.
+def write_rows(
+    ids: Int64[np.ndarray, "B L"], rows: Ragged, starts: Integer[np.ndarray, "B"] | int
+) -> None:
+    """Copy each row into `ids`, in place, from its column in `starts` on.
 
-    Lists go through `struct.pack`, the quickest way from Python integers to bytes; it also
-    refuses everything that is not an integer.
+    Lists go through `struct.pack_into`, the quickest way from Python integers to an array; it
+    also refuses everything that is not an integer.
+
+    Args:
+        ids: C-contiguous.
+        rows: each must fit.
+        starts: one column a row, or one for all.
 
     Raises:
-        ValueError: a row holds something other than token ids, or one that is not below
-            `vocabulary`, where that is known.
+        ValueError: a row does not fit, or holds something other than integers.
     """
-    buffer = bytearray().join([_to_bytes(row, name, i) for i, row in enumerate(rows)])
-    flat = torch.frombuffer(buffer, dtype=torch.int64) if buffer else torch.empty(0).long()
-    lengths = torch.tensor(lengths_of(rows), dtype=torch.int64)
-    if flat.numel() and int(flat.min()) < 0:
-        at = int((flat < 0).nonzero()[0])
-        row = int((lengths.cumsum(0) <= at).sum())
+    width = ids.shape[1]
+    if (rows.lengths + starts > width).any():
+        raise ValueError(f"rows of lengths {rows.lengths.tolist()} do not fit {ids.shape}")
+    flat = ids.reshape(-1)
+    places = (np.arange(len(ids)) * width + starts).tolist()
+    for i, (row, place) in enumerate(zip(rows.rows, places, strict=True)):
+        if isinstance(row, (list, tuple)):
+            try:
+                _packer(len(row)).pack_into(flat.data, place * ids.itemsize, *row)
+            except struct.error:
+                bad = next((token for token in row if not _fits(token)), row[0])
+                raise _not_ids(rows.name, i, repr(bad)) from None
+        else:
+            array = row.cpu().numpy() if isinstance(row, Tensor) else row
+            flat[place : place + len(array)] = array
+
+
+def check_ids(ids: Int64[np.ndarray, "B L"], vocabulary: int | None, *sources: Ragged) -> None:
+    """Check that the rows written into `ids` are ids of the tokenizer.
+
+    Args:
+        ids: what the rows were written into.
+        vocabulary: how many ids there are; None if that is not known.
+        sources: the rows, read again only where something in `ids` is out of range.
+
+    Raises:
+        ValueError: a row holds a negative number, or one that is not below `vocabulary`.
+    """
+    least, most = ids.min(initial=0), ids.max(initial=0)
+    if least >= 0 and (vocabulary is None or most < vocabulary):
+        return
+    for source in sources:
+        for i, row in enumerate(source.rows):
+            for token in map(int, row):
+                _check_id(token, vocabulary, f"{source.name} of row {i} of the batch")
+
+
+def _check_id(token: int, vocabulary: int | None, place: str) -> None:
+    if token < 0:
         raise ValueError(
-            f"{name} of row {row} of the batch holds {int(flat[at])}; token ids are 0 or more "
+            f"{place} holds {token}; token ids are 0 or more "
             "(-100 is for targets, and the collator sets those itself)"
         )
-    if flat.numel() and vocabulary is not None and int(flat.max()) >= vocabulary:
-        at = int((flat >= vocabulary).nonzero()[0])
-        row = int((lengths.cumsum(0) <= at).sum())
+    if vocabulary is not None and token >= vocabulary:
         raise ValueError(
-            f"{name} of row {row} of the batch holds {int(flat[at])}; the tokenizer has "
-            f"{vocabulary} ids, from 0 to {vocabulary - 1}: were the rows made with another?"
+            f"{place} holds {token}; the tokenizer has {vocabulary} ids, from 0 to "
+            f"{vocabulary - 1}: were the rows made with another?"
         )
-    return Ragged(flat, lengths)
 
 
 def _as_row(value: Any, name: str, index: int) -> Any:
@@ -134,16 +183,9 @@ def _as_row(value: Any, name: str, index: int) -> Any:
     raise _not_ids(name, index, "None" if value is None else f"a {type(value).__name__}")
 
 
-def _to_bytes(row: Any, name: str, index: int) -> bytes:
-    if isinstance(row, Tensor):
-        row = row.detach().cpu().numpy()
-    if isinstance(row, np.ndarray):
-        return row.astype(np.int64).tobytes()
-    try:
-        return struct.pack(f"{len(row)}q", *row)
-    except struct.error:
-        bad = next((token for token in row if not _fits(token)), row[0])
-        raise _not_ids(name, index, repr(bad)) from None
+@lru_cache(maxsize=4096)
+def _packer(length: int) -> struct.Struct:
+    return struct.Struct(f"{length}q")
 
 
 def _fits(token: Any) -> bool:
@@ -159,9 +201,3 @@ def _not_ids(name: str, index: int, found: str) -> ValueError:
         f"{name} of row {index} of the batch holds {found}; a row must be a list, a tuple, or a "
         "1-D tensor or array, of integer token ids"
     )
-
-
-def _per_row(limits: int | Sequence[int] | None, rows: Sequence[Any]) -> Sequence[float]:
-    if limits is None:
-        return [float("inf")] * len(rows)
-    return [limits] * len(rows) if isinstance(limits, int) else limits

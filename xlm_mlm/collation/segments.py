@@ -2,28 +2,29 @@
 
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Integer
-from torch import Tensor
+import numpy as np
+from jaxtyping import Int64
 
 
 class Segments(NamedTuple):
     """Number of the segment of each token, and the token's place within it, both from 0."""
 
-    segment_ids: Integer[Tensor, "B L"]
-    positions: Integer[Tensor, "B L"]
+    segment_ids: Int64[np.ndarray, "B L"]
+    positions: Int64[np.ndarray, "B L"]
 
 
-def split_at_eos(ids: Integer[Tensor, "B L"], eos_id: int) -> Segments:
+def split_at_eos(ids: Int64[np.ndarray, "B L"], eos_id: int) -> Segments:
     """Divide each block into segments; an EOS is the last token of the segment it ends.
 
     Args:
         ids: packed blocks, before any masking.
         eos_id: token at the end of each segment; the last segment may lack it.
     """
-    ends = ids == eos_id
-    segment_ids = ends.cumsum(dim=1) - ends.long()
-    columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    starts = torch.where(ends.roll(1, dims=1), columns, 0)
-    # What rolled over from the end of the row lands in column 0, where a segment starts anyway.
-    return Segments(segment_ids, columns - starts.cummax(dim=1).values)
+    begins = np.zeros(ids.shape, dtype=bool)
+    begins[:, 1:] = ids[:, :-1] == eos_id
+    segment_ids = begins.cumsum(axis=1, dtype=np.int64)
+    begins[:, 0] = True
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(starts, append=ids.size)
+    positions = np.arange(ids.size) - np.repeat(starts, lengths)
+    return Segments(segment_ids, positions.reshape(ids.shape))

@@ -21,14 +21,7 @@ from xlm_mlm.collation.pairs import (
     right_padded_batch,
     write_pair,
 )
-from xlm_mlm.collation.rows import (
-    Ragged,
-    check_rows,
-    keep_last,
-    lengths_of,
-    pack,
-    require_examples,
-)
+from xlm_mlm.collation.rows import Ragged, check_ids, check_rows, keep_last, read_column
 from xlm_mlm.types_mlm import MLMBatch
 
 DEFAULT_PASS_THROUGH = ("answer", "target")
@@ -106,10 +99,7 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         return right_padded_batch(prompts, answers, layout, self._random)
 
     def _layout(self, limit: int | None, answer_limit: int | None) -> PairLayout:
-        names = (self.prompt_field, self.target_field)
-        return PairLayout(
-            self._ids, limit, answer_limit, self.truncate, self.loss_on_padding, names
-        )
+        return PairLayout(self._ids, limit, answer_limit, self.truncate, self.loss_on_padding)
 
     def _size(self, name: str, size: int | None) -> int | None:
         """Check a size and return the limit that follows from it, None for no limit."""
@@ -122,15 +112,11 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
             )
         return size if self.truncate is not None else None
 
-    def _prompts(self, examples: Sequence[Mapping[str, Any]]) -> list[Any]:
-        require_examples(examples, self._name)
-        values = [
-            require_field(example, self.prompt_field, i, self._name)
-            for i, example in enumerate(examples)
-        ]
+    def _prompts(self, examples: Sequence[Mapping[str, Any]]) -> Ragged:
+        values = read_column(examples, self.prompt_field, self._name)
         return check_rows(values, self.prompt_field, allow_empty=True)
 
-    def _answers(self, examples: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def _answers(self, examples: Sequence[Mapping[str, Any]]) -> Ragged:
         values = [self._suffix(example, i) for i, example in enumerate(examples)]
         return check_rows(values, self.target_field)
 
@@ -199,21 +185,16 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
         layout = self._layout(None, self._answer_limit)
         kept, ended, room = cut_answers(answers, self._answer_limit, layout)
         before = self._prompt_width(prompts)
-        cut = self._cut_prompts(prompts)
+        cut = keep_last(prompts, self._prompt_limit)
         starts = before - self.add_bos - cut.lengths
         pair = write_pair(cut, kept, ended, starts, before + room, self._ids)
         positions = room if self.loss_on_padding else pair.answer_lengths
         batch = masked_pair(pair, positions, self._ids.mask, self._random)
         return self._carry(examples, batch)
 
-    def _cut_prompts(self, prompts: list[Any]) -> Ragged:
-        rows = keep_last(prompts, self._prompt_limit)
-        return pack(rows, self.prompt_field, self._ids.vocabulary)
-
-    def _prompt_width(self, prompts: list[Any]) -> int:
+    def _prompt_width(self, prompts: Ragged) -> int:
         """Columns up to where the answer begins, BOS counted."""
-        lengths = lengths_of(prompts)
-        return fit_width(lengths, self._prompt_limit, self.truncate) + self.add_bos
+        return fit_width(prompts.lengths, self._prompt_limit, self.truncate) + self.add_bos
 
     def _carry(self, examples: Sequence[Mapping[str, Any]], batch: Any) -> Any:
         """Add the fields to be carried to the batch."""
@@ -255,37 +236,44 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
             KeyError: an example without a prompt or field to carry.
         """
         prompts = self._prompts(examples)
-        cut = self._cut_prompts(prompts)
-        if not self.add_bos and not bool(cut.lengths.all()):
+        cut = keep_last(prompts, self._prompt_limit)
+        if not self.add_bos and not cut.lengths.all():
             raise ValueError(
-                f"{self.prompt_field} of row {int(cut.lengths.argmin())} of the batch is empty and "
+                f"{self.prompt_field} of row {cut.lengths.argmin()} of the batch is empty and "
                 "add_bos is False; there must be at least one token to continue from"
             )
-        ids, valid = frame_left(cut, self._prompt_width(prompts), self._ids.pad, self._ids.bos)
-        batch = {"input_ids": ids, "attention_mask": valid}
+        ids, vocabulary = self._ids, self._ids.vocabulary
+        framed = frame_left(cut, self._prompt_width(prompts), ids.pad, ids.bos)
+        check_ids(framed.ids, vocabulary, cut)
+        batch = {
+            "input_ids": torch.from_numpy(framed.ids),
+            "attention_mask": torch.from_numpy(framed.valid),
+        }
         answers = self._known_answers(examples)
-        if answers:
+        if answers is not None:
             layout = self._layout(None, self._answer_limit)
             kept, _, width = cut_answers(answers, self._answer_limit, layout)
-            batch["target_ids"] = frame_right(kept, width, self._ids.pad, None, self._ids.eos).ids
+            targets = frame_right(kept, width, ids.pad, None, ids.eos).ids
+            check_ids(targets, vocabulary, kept)
+            batch["target_ids"] = torch.from_numpy(targets)
         return self._carry(examples, batch)
 
-    def _known_answers(self, examples: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """The suffixes; none at all when every one is empty."""
+    def _known_answers(self, examples: Sequence[Mapping[str, Any]]) -> Ragged | None:
+        """The suffixes; None when every one is empty."""
         values = [self._suffix(example, i) for i, example in enumerate(examples)]
         rows = check_rows(
             [[] if value is None else value for value in values],
             self.target_field,
             allow_empty=True,
         )
-        known = [len(row) > 0 for row in rows]
-        if not any(known):
-            return []
-        if not all(known):
+        if not rows.lengths.any():
+            return None
+        if not rows.lengths.all():
+            known = int((rows.lengths > 0).argmax())
             raise ValueError(
-                f"row {known.index(False)} of the batch has an empty suffix and row "
-                f"{known.index(True)} has one of {len(rows[known.index(True)])} tokens; a batch "
-                "must have the answers of all its rows or of none (batch them apart)"
+                f"row {rows.lengths.argmin()} of the batch has an empty suffix and row {known} has "
+                f"one of {rows.lengths[known]} tokens; a batch must have the answers of all its "
+                "rows or of none (batch them apart)"
             )
         return rows
 

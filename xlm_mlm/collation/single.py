@@ -3,21 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Integer
-from torch import Tensor
+from jaxtyping import Bool, Int64
 
 from xlm_mlm.collation.base import MLMCollator, special_ids
 from xlm_mlm.collation.masking import masked_batch
 from xlm_mlm.collation.padding import Framed, Truncate, fit_width, frame_right, size_limit
-from xlm_mlm.collation.rows import (
-    Ragged,
-    check_rows,
-    keep_first,
-    lengths_of,
-    pack,
-    read_column,
-)
+from xlm_mlm.collation.rows import Ragged, check_ids, check_rows, keep_first, read_column
 from xlm_mlm.types_mlm import MLMBatch
 
 
@@ -69,22 +62,20 @@ class SingleSegmentCollator(MLMCollator):
                 "token; block_size must be at least 2, or add_bos False"
             )
 
-    def _read(self, examples: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    def _read(self, examples: Sequence[Mapping[str, Any]], name: str) -> Ragged:
         return check_rows(read_column(examples, name, self._name), name)
 
-    def _cut(self, rows: list[Any], name: str) -> Ragged:
-        limit = None if self._limit is None else self._limit - self.add_bos
-        return pack(keep_first(rows, limit), name, self._ids.vocabulary)
-
-    def _width(self, rows: list[Any]) -> int:
+    def _frame(self, rows: Ragged) -> Framed:
         extra = int(self.add_bos) + int(self.add_eos)
-        return fit_width([n + extra for n in lengths_of(rows)], self._limit, self.truncate)
+        width = fit_width(rows.lengths + extra, self._limit, self.truncate)
+        kept = keep_first(rows, None if self._limit is None else self._limit - self.add_bos)
+        framed = frame_right(kept, width, self._ids.pad, self._ids.bos, self._ids.eos)
+        check_ids(framed.ids, self._ids.vocabulary, kept)
+        return framed
 
-    def _frame(self, rows: Ragged, width: int) -> Framed:
-        return frame_right(rows, width, self._ids.pad, self._ids.bos, self._ids.eos)
-
-    def _visible(self, valid: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-        return torch.ones_like(valid) if self.loss_on_padding else valid.contiguous()
+    def _visible(self, framed: Framed) -> Bool[np.ndarray, "B L"] | None:
+        """Where tokens may be attended to; None for everywhere."""
+        return None if self.loss_on_padding else framed.valid
 
 
 class DefaultMLMCollator(SingleSegmentCollator):
@@ -101,10 +92,9 @@ class DefaultMLMCollator(SingleSegmentCollator):
             ValueError: an empty batch or row, or something that is not token ids.
             KeyError: an example without `input_ids`.
         """
-        rows = self._read(examples, "input_ids")
-        ids, valid = self._frame(self._cut(rows, "input_ids"), self._width(rows))
-        visible = self._visible(valid)
-        return masked_batch(ids, visible, visible, self._ids.mask, self._random)
+        framed = self._frame(self._read(examples, "input_ids"))
+        visible = self._visible(framed)
+        return masked_batch(framed.ids, visible, visible, self._ids.mask, self._random)
 
 
 class _InfillCollator(SingleSegmentCollator):
@@ -112,31 +102,32 @@ class _InfillCollator(SingleSegmentCollator):
 
     def _read_pair(
         self, examples: Sequence[Mapping[str, Any]]
-    ) -> tuple[Integer[Tensor, "B L"], Framed]:
+    ) -> tuple[Int64[np.ndarray, "B L"], Framed]:
         """Return the framed prompts, and the framed answers with where their tokens are."""
         prompts = self._read(examples, "prompt_ids")
         answers = self._read(examples, "input_ids")
-        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            if len(prompt) != len(answer):
-                raise ValueError(
-                    f"row {i} of the batch has {len(prompt)} prompt_ids and {len(answer)} "
-                    "input_ids; prompt_ids must be input_ids with some tokens replaced by the "
-                    "mask token, so the two have one length"
-                )
-        width = self._width(answers)
-        prompt_ids, _ = self._frame(self._cut(prompts, "prompt_ids"), width)
-        answer = self._frame(self._cut(answers, "input_ids"), width)
+        unequal = np.flatnonzero(prompts.lengths != answers.lengths)
+        if len(unequal):
+            i = unequal[0]
+            raise ValueError(
+                f"row {i} of the batch has {prompts.lengths[i]} prompt_ids and "
+                f"{answers.lengths[i]} input_ids; prompt_ids must be input_ids with some tokens "
+                "replaced by the mask token, so the two have one length"
+            )
+        prompt_ids, answer = self._frame(prompts).ids, self._frame(answers)
         self._check_given(prompt_ids, answer.ids)
         return prompt_ids, answer
 
-    def _check_given(self, prompts: Integer[Tensor, "B L"], answers: Tensor) -> None:
+    def _check_given(
+        self, prompts: Int64[np.ndarray, "B L"], answers: Int64[np.ndarray, "B L"]
+    ) -> None:
         wrong = (prompts != self._ids.mask) & (prompts != answers)
         if not wrong.any():
             return
-        row, column = wrong.nonzero()[0].tolist()
+        row, column = np.argwhere(wrong)[0]
         raise ValueError(
-            f"row {row} of the batch gives token {int(prompts[row, column])} in prompt_ids where "
-            f"input_ids have {int(answers[row, column])} (position {column - self.add_bos}); a "
+            f"row {row} of the batch gives token {prompts[row, column]} in prompt_ids where "
+            f"input_ids have {answers[row, column]} (position {column - self.add_bos}); a "
             f"given token must equal the answer's, and an unknown one must be the mask token "
             f"({self._ids.mask})"
         )
@@ -162,10 +153,11 @@ class DefaultInfillMLMCollator(_InfillCollator):
                 answers of different lengths, or a given token that contradicts the answer.
             KeyError: an example without one of the fields.
         """
-        prompts, (ids, valid) = self._read_pair(examples)
+        prompts, answer = self._read_pair(examples)
         marked = prompts == self._ids.mask
-        batch = masked_batch(ids, self._visible(valid), marked, self._ids.mask, self._random)
-        batch["fixed_positions_mask"] = ~marked
+        visible = self._visible(answer)
+        batch = masked_batch(answer.ids, visible, marked, self._ids.mask, self._random)
+        batch["fixed_positions_mask"] = torch.from_numpy(~marked)
         return batch
 
 
@@ -183,11 +175,14 @@ class MLMInfillWithExactTargetPredCollator(_InfillCollator):
             ValueError: as in `DefaultInfillMLMCollator`.
             KeyError: an example without one of the fields.
         """
-        prompts, (ids, valid) = self._read_pair(examples)
+        prompts, answer = self._read_pair(examples)
+        visible = self._visible(answer)
         return {
-            "input_ids": prompts,
-            "attention_mask": self._visible(valid),
-            "target_ids": ids,
+            "input_ids": torch.from_numpy(prompts),
+            "attention_mask": torch.from_numpy(
+                np.full(prompts.shape, True) if visible is None else visible
+            ),
+            "target_ids": torch.from_numpy(answer.ids),
         }
 
 
@@ -209,10 +204,10 @@ class MLMUnconditionalPredCollator(SingleSegmentCollator):
             ValueError: an empty batch or row, or something that is not token ids.
             KeyError: an example without `input_ids`.
         """
-        rows = self._read(examples, "input_ids")
-        ids, valid = self._frame(self._cut(rows, "input_ids"), self._width(rows))
+        framed = self._frame(self._read(examples, "input_ids"))
+        ids = torch.from_numpy(framed.ids)
         return {
             "input_ids": ids,
-            "attention_mask": valid.contiguous(),
+            "attention_mask": torch.from_numpy(framed.valid),
             "target_ids": ids.clone(),
         }
