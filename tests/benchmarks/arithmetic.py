@@ -5,6 +5,7 @@ layers at every valid token, the last layer's queries and MLP and the vocabulary
 positions that are needed. A backward pass takes two products for each one forward.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -102,24 +103,29 @@ def work_of(shape: ModelShape, passes: list[Pass], backward: bool) -> Work:
     return Work(operations * (3 if backward else 1), products, backward)
 
 
-def product_workload(product: Product, backward: bool) -> Workload:
+def product_workload(
+    product: Product,
+    backward: bool,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    finish: Callable[[], None] = lambda: None,
+) -> Workload:
     """Run one linear map once, with both products of its backward pass if asked for.
 
     Results go where earlier ones went: fresh memory costs more than some of the products.
+    `finish` is called at the end of each run, to wait for the device.
     """
-    x = torch.randn(product.rows, product.inner)
-    weight = torch.randn(product.columns, product.inner)
-    y, x_gradient, weight_gradient = (
-        torch.mm(x, weight.t()),
-        torch.empty_like(x),
-        torch.empty_like(weight),
-    )
+    x = torch.randn(product.rows, product.inner, dtype=dtype, device=device)
+    weight = torch.randn(product.columns, product.inner, dtype=dtype, device=device)
+    y = torch.mm(x, weight.t())
+    x_gradient, weight_gradient = torch.empty_like(x), torch.empty_like(weight)
 
     def run() -> None:
         torch.mm(x, weight.t(), out=y)
         if backward:
             torch.mm(y, weight, out=x_gradient)
             torch.mm(y.t(), x, out=weight_gradient)
+        finish()
 
     return lambda: run
 

@@ -1,6 +1,7 @@
 """How time and memory grow with the vocabulary, the length and the batch."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,9 +186,30 @@ def describe(packages: Sequence[str], machine: dict[str, str]) -> str:
     )
 
 
+def write_results(points: Sequence[Point], bench: Bench, folder: Path) -> None:
+    """`growth.json` with all points, `growth.md` with the tables, `growth.svg` once all are in."""
+    folder.mkdir(exist_ok=True)
+    (folder / "growth.json").write_text(json.dumps(points))
+    names = [package.name for package in bench.packages]
+    axes = [axis for axis in RANGES if any(point.axis == axis for point in points)]
+    tables = [f"## {axis}\n\n{growth_table(points, axis, names)}" for axis in axes]
+    if axes == list(RANGES):
+        plot(points, names, folder / "growth.svg")
+        tables.append("![Time and memory against vocabulary, length and batch](growth.svg)")
+    parts = ["# Growth", describe(names, describe_machine(("xlm-models",))), *tables]
+    (folder / "growth.md").write_text("\n\n".join(parts) + "\n")
+
+
+def read_points(file: Path, without: Sequence[str]) -> list[Point]:
+    """Points measured before, those of some axes left out."""
+    rows = json.loads(file.read_text()) if file.exists() else []
+    return [point for point in map(Point._make, rows) if point.axis not in without]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all ranges, write `growth.md` and `growth.svg`."""
+    """Measure some or all axes, and write the results of all that were measured."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(RANGES), default=list(RANGES))
     parser.add_argument("--against", choices=("auto", "mlm", "naive"), default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -195,18 +217,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     reference = load_package(choose_reference(options.against))
     bench = Bench(load_package("xlm_mlm"), reference, rounds=5, budget=4.0)
-    points: list[Point] = []
-    for axis, values in RANGES.items():
-        for value in values:
+    points = read_points(options.out / "growth.json", without=options.only)
+    for axis in options.only:
+        for value in RANGES[axis]:
             for kind in KINDS:
                 points += measure_point(bench, kind, axis, value)
                 print(*points[-2:], sep="\n", flush=True)
-    names = [package.name for package in bench.packages]
-    options.out.mkdir(exist_ok=True)
-    tables = [f"## {axis}\n\n{growth_table(points, axis, names)}" for axis in RANGES]
-    text = "\n\n".join([describe(names, describe_machine(("xlm-models",))), *tables])
-    (options.out / "growth.md").write_text(f"# Growth\n\n{text}\n\n![growth](growth.svg)\n")
-    plot(points, names, options.out / "growth.svg")
+    write_results(points, bench, options.out)
 
 
 if __name__ == "__main__":

@@ -60,13 +60,18 @@ def graphs_compiled() -> int:
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-def compile_loss(loss: Any) -> None:
+def compile_loss(loss: Any, backend: str = "inductor") -> None:
     """Compile `loss_fn` in place, as the host does with `compile: true`."""
-    loss.loss_fn = torch.compile(loss.loss_fn, backend="inductor", fullgraph=False)
+    torch._dynamo.config.cache_size_limit = 100  # the host's, too
+    loss.loss_fn = torch.compile(loss.loss_fn, backend=backend, fullgraph=False)
 
 
 def compare_compiled(
-    package: Package, models: Sequence[Any], size: TrainingSize, rounds: int
+    package: Package,
+    models: Sequence[Any],
+    size: TrainingSize,
+    rounds: int,
+    backend: str = "inductor",
 ) -> Compiled:
     """Step through batches whose masked positions vary, compiled; then time eager and compiled.
 
@@ -75,12 +80,13 @@ def compare_compiled(
         models: two of its models with the same weights, one for each way.
         size: of the batches.
         rounds: timed steps of each way, at most.
+        backend: of `torch.compile`.
     """
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     batches = varied_batches(size, STEPS)
     eager, compiled = (build_loss(package, model, size.shape.vocabulary) for model in models)
-    compile_loss(compiled)
+    compile_loss(compiled, backend)
     graphs, first = [0], 0.0
     for batch in batches:
         started = time.perf_counter()

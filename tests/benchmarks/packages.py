@@ -21,6 +21,7 @@ class Package(NamedTuple):
     predictor: Any
     default_collator: Any
     seq2seq_train_collator: Any
+    packed_collator: Any = None
 
 
 REFERENCES = ("mlm", "naive")
@@ -50,6 +51,7 @@ def load_package(name: str) -> Package:
         parts["predictor"].MLMPredictor,
         parts["datamodule"].DefaultMLMCollator,
         parts["datamodule"].MLMSeq2SeqTrainCollator,
+        parts["datamodule"].PackedMLMCollator,
     )
 
 
