@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Int64, Integer
 from torch import Tensor
 
@@ -21,7 +20,7 @@ class Ragged(NamedTuple):
     """Checked rows of different lengths, not copied yet.
 
     Attributes:
-        rows: lists, tuples, or 1-D integer tensors or arrays.
+        rows: lists, tuples, or 1-D integer arrays.
         lengths: how many tokens each row has.
         name: the field they come from, for messages.
     """
@@ -56,7 +55,7 @@ def require_examples(examples: Sequence[Any], known_by: str) -> None:
 
 
 def check_rows(values: Sequence[Any], name: str, allow_empty: bool = False) -> Ragged:
-    """Check that every value is a flat row of integers; nothing is copied or converted.
+    """Check that every value is a flat row of integers; nothing is copied.
 
     Args:
         values: lists, tuples, or 1-D integer tensors or arrays.
@@ -70,7 +69,7 @@ def check_rows(values: Sequence[Any], name: str, allow_empty: bool = False) -> R
     plain = {list, tuple}.issuperset(map(type, rows))
     if not plain or bool in {type(row[0]) for row in rows if row}:
         rows = [_as_row(value, name, i) for i, value in enumerate(rows)]
-    lengths = np.array([len(row) for row in rows])
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     if not allow_empty and not lengths.all():
         raise ValueError(
             f"{name} of row {lengths.argmin()} of the batch is empty; it must hold at least one "
@@ -117,17 +116,17 @@ def write_rows(
     if (rows.lengths + starts > width).any():
         raise ValueError(f"rows of lengths {rows.lengths.tolist()} do not fit {ids.shape}")
     flat = ids.reshape(-1)
+    buffer, size = flat.data, flat.itemsize
     places = (np.arange(len(ids)) * width + starts).tolist()
     for i, (row, place) in enumerate(zip(rows.rows, places, strict=True)):
-        if isinstance(row, (list, tuple)):
-            try:
-                _packer(len(row)).pack_into(flat.data, place * ids.itemsize, *row)
-            except struct.error:
-                bad = next((token for token in row if not _fits(token)), row[0])
-                raise _not_ids(rows.name, i, repr(bad)) from None
-        else:
-            array = row.cpu().numpy() if isinstance(row, Tensor) else row
-            flat[place : place + len(array)] = array
+        if isinstance(row, np.ndarray):
+            flat[place : place + len(row)] = row
+            continue
+        try:
+            _packer(len(row)).pack_into(buffer, place * size, *row)
+        except struct.error:
+            bad = next((token for token in row if not _fits(token)), row[0])
+            raise _not_ids(rows.name, i, repr(bad)) from None
 
 
 def check_ids(ids: Int64[np.ndarray, "B L"], vocabulary: int | None, *sources: Ragged) -> None:
@@ -168,19 +167,20 @@ def _as_row(value: Any, name: str, index: int) -> Any:
         if value and isinstance(value[0], bool):
             raise _not_ids(name, index, "booleans")
         return value
+    if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
+        value = value.cpu().numpy()
     if isinstance(value, (Tensor, np.ndarray)):
-        whole = (
-            not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-            if isinstance(value, Tensor)
-            else value.dtype.kind in "iu" or value.size == 0
-        )
-        if value.ndim != 1 or not whole:
+        if isinstance(value, Tensor) or value.ndim != 1 or not _holds_integers(value):
             kind = f"{type(value).__name__} of shape {tuple(value.shape)} and type {value.dtype}"
             raise _not_ids(name, index, f"a {kind}")
         return value
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return list(value)
     raise _not_ids(name, index, "None" if value is None else f"a {type(value).__name__}")
+
+
+def _holds_integers(array: np.ndarray) -> bool:
+    return array.dtype.kind in "iu" or array.size == 0
 
 
 @lru_cache(maxsize=4096)

@@ -117,8 +117,15 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         return check_rows(values, self.prompt_field, allow_empty=True)
 
     def _answers(self, examples: Sequence[Mapping[str, Any]]) -> Ragged:
-        values = [self._suffix(example, i) for i, example in enumerate(examples)]
-        return check_rows(values, self.target_field)
+        return check_rows(self._suffixes(examples), self.target_field)
+
+    def _suffixes(self, examples: Sequence[Mapping[str, Any]]) -> list[Any]:
+        name = self.target_field
+        other = "input_ids" if name == "target_ids" else name
+        try:
+            return [example[name if name in example else other] for example in examples]
+        except KeyError:
+            return [self._suffix(example, i) for i, example in enumerate(examples)]
 
     def _suffix(self, example: Mapping[str, Any], index: int) -> Any:
         name = self.target_field
@@ -260,9 +267,8 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
 
     def _known_answers(self, examples: Sequence[Mapping[str, Any]]) -> Ragged | None:
         """The suffixes; None when every one is empty."""
-        values = [self._suffix(example, i) for i, example in enumerate(examples)]
         rows = check_rows(
-            [[] if value is None else value for value in values],
+            [[] if value is None else value for value in self._suffixes(examples)],
             self.target_field,
             allow_empty=True,
         )
