@@ -129,15 +129,19 @@ def generation_line(
 ) -> Line:  # fmt: skip
     """Check both packages' output, count their passes, then time them."""
     models = build_models(bench, size.shape, size.length + size.new_tokens)
-    workloads, counts, passes = [], [], []
+    workloads, filled, counts, passes = [], [], [], []
     for package, model in zip(bench.packages, models, strict=True):
         workloads.append(generation_workload(build_predictor(package, model, size), batch))
         result, seen = watched_passes(model, workloads[-1])
         check_filled(package.name, size, batch, result["ids"])
+        filled.append(result["ids"])
         counts.append(len(seen))
         # Of the rows that ours runs: the limit is that of our own passes.
         passes = passes or needed_passes(seen, all_masks=bool(size.options.get("confidence")))
     check = f"all masks filled, given tokens kept; {counts[0]} passes, reference {counts[1]}"
+    if size.options.get("top_k") == 1:  # nothing is left to chance
+        equal = (filled[0] == filled[1])[:, size.length :].double().mean().item()
+        check += f"; {equal:.1%} of the new tokens equal"
     work = work_of(size.shape, passes, backward=False)
     measured = time_both(bench, *workloads, work=work, warm_up=0)  # both ran just now
     return Line(case, *names, *measured[:2], goal, *measured[2:], check)
@@ -186,7 +190,7 @@ def generate_many_steps(bench: Bench) -> Iterator[Line]:
 
 def generate_seq2seq(bench: Bench) -> Iterator[Line]:
     options = {"max_steps": 500, "top_k": 1, "confidence": "top_prob", "threshold": 0.1}
-    small = GenerationSize(ModelShape(63, 384, 4), 64, 117, options, new_tokens=28)
+    small = GenerationSize(ModelShape(63, 384, 4), 16, 117, options, new_tokens=28)
     large = small._replace(shape=ModelShape(63, 768, 12), batch=2)
     if bench.tiny:
         small = GenerationSize(_TINY, 3, 9, {**options, "max_steps": 20}, new_tokens=4)
