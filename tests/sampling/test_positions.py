@@ -6,8 +6,16 @@ import math
 import pytest
 import torch
 
+from xlm_mlm.sampling import distributions
 from xlm_mlm.sampling.candidates import Candidates
-from xlm_mlm.sampling.positions import Budget, FixedCount, Uniform, make_strategy
+from xlm_mlm.sampling.positions import (
+    LOG_SCORES,
+    UNCERTAINTIES,
+    Budget,
+    FixedCount,
+    Uniform,
+    make_strategy,
+)
 from xlm_mlm.sampling.streams import gumbel
 
 MASKED = torch.tensor(
@@ -186,3 +194,60 @@ def test_many_ties_still_go_to_the_left():
     laid_out = Candidates.of(torch.ones(1, 200, dtype=torch.bool))
     given = dataclasses.replace(laid_out, passes_left=2, logits=torch.zeros(200, 4))
     assert FixedCount("top_prob", 0.0).select(given).tolist() == [[True] * 100 + [False] * 100]
+
+
+def score_logits(vocabulary, dtype):
+    """Ordinary rows, one of equals, two nearly certain ones, and one with a single token left."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(9, vocabulary, generator=generator) * 3
+    logits[1] = 0.5
+    logits[2, 0], logits[3, -1] = 15.0, 60.0
+    logits[4, 1:] = -torch.inf
+    logits[5, ::2] = -torch.inf if vocabulary > 1 else 0.0
+    return logits.to(dtype).float()
+
+
+@pytest.mark.parametrize("confidence", ["top_prob", "prob_diff", "entropy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [1, 2, 9, 5000])
+def test_scores_are_those_of_plain_arithmetic(confidence, dtype, vocabulary):
+    logits = score_logits(vocabulary, dtype)
+    got = UNCERTAINTIES[confidence](logits).tolist()
+    logs = LOG_SCORES[confidence](logits).tolist()
+    for row, value, log in zip(logits, got, logs, strict=True):
+        p = [q for q in naive_probabilities(row) if q > 0] + [0.0]
+        expected = {
+            "top_prob": 1 - p[0],
+            "prob_diff": 1 - (p[0] - p[1]),
+            "entropy": -sum(q * math.log(q) for q in p if q),
+        }[confidence]
+        # Two roundings of a probability near 1 in fp32.
+        assert value == pytest.approx(expected, rel=1e-5, abs=1.5e-7)
+        log_score = {"entropy": -expected}.get(confidence, math.log(max(1 - expected, 1e-38)))
+        # The logarithm of a difference of equals is where fp32 keeps its least number.
+        if confidence != "prob_diff" or expected < 0.99:
+            assert log == pytest.approx(log_score, rel=1e-5, abs=5e-7)
+        elif expected > 1 - 1e-12:
+            assert log < -80
+
+
+@pytest.mark.parametrize("confidence", ["top_prob", "prob_diff", "entropy"])
+def test_neither_pieces_nor_neighbours_change_a_score(monkeypatch, confidence):
+    logits = torch.randn(41, 700, generator=torch.Generator().manual_seed(0)) * 3
+    score = UNCERTAINTIES[confidence]
+    whole, kept = score(logits), logits.clone()
+    monkeypatch.setattr(distributions, "_CPU_PIECE", 2100)
+    assert torch.equal(score(logits), whole)
+    assert torch.equal(score(logits[30:]), whole[30:])
+    assert torch.equal(score(logits[4:6]), whole[4:6])
+    assert score(logits[:0]).shape == (0,)
+    assert torch.equal(logits, kept)
+
+
+def test_rules_that_need_no_noise_say_so_and_do_without():
+    assert getattr(Uniform(), "needs_noise", True)
+    assert FixedCount("entropy", 0.5).needs_noise
+    for rule in (FixedCount("entropy", 0.0), Budget("entropy", 0.5)):
+        assert not rule.needs_noise
+        given = dataclasses.replace(candidates(passes_left=3), noise=None)
+        assert rule.select(given).any(dim=1).all()

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from xlm_mlm.sampling import distributions
 from xlm_mlm.sampling.tokens import TokenSampler, suppress
 
 PROBABILITIES = [0.35, 0.05, 0.3, 0.1, 0.2]
@@ -127,3 +128,71 @@ def test_a_nucleus_that_is_reached_exactly_takes_no_further_token():
 def test_a_suppressed_token_outside_the_vocabulary_is_refused():
     with pytest.raises(ValueError, match="token id 4 .*vocabulary of 3"):
         suppress(torch.zeros(1, 3), [4])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+@pytest.mark.parametrize("filtering", [{}, {"top_k": 4}, {"top_p": 0.8}])
+def test_evenly_spaced_numbers_give_every_token_its_share(dtype, temperature, filtering):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(40, generator=generator).mul(2).to(dtype)
+    logits[[3, 17]] = -torch.inf
+    weights = [math.exp(v / temperature) for v in logits.tolist()]
+    p = [w / sum(weights) for w in weights]
+    ranked = sorted(range(40), key=lambda i: -p[i])
+    kept = ranked[: filtering.get("top_k", 40)]
+    if "top_p" in filtering:
+        kept = [i for n, i in enumerate(ranked) if sum(p[j] for j in ranked[:n]) < 0.8]
+    n = 2_000
+    uniform = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    sampler = TokenSampler(temperature, **filtering)
+    counts = torch.bincount(sampler(suppress(logits.expand(n, -1), []), uniform), minlength=40)
+    if filtering and dtype == torch.bfloat16:
+        # Of equal tokens at the edge any may be kept: compare the mass of equals.
+        groups = [[j for j in range(40) if p[j] == p[i]] for i in range(40)]
+    else:
+        groups = [[i] for i in range(40)]
+    total = sum(p[i] for i in kept)
+    for group in groups:
+        share = n * sum(p[i] for i in group if i in kept) / total
+        assert abs(sum(counts[i].item() for i in group) - share) <= len(group)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.9}, {"temperature": 0.0}],
+)
+def test_neither_pieces_nor_neighbours_change_a_draw(monkeypatch, options):
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(57, 300, generator=generator) * 2
+    uniform = torch.rand(57, dtype=torch.float64, generator=generator)
+    sampler = TokenSampler(**options)
+    whole = sampler(logits, uniform)
+    monkeypatch.setattr(distributions, "_CPU_PIECE", 1500)
+    assert torch.equal(sampler(logits, uniform), whole)
+    assert torch.equal(sampler(logits[50:], uniform[50:]), whole[50:])
+    assert torch.equal(sampler(logits[7:8], uniform[7:8]), whole[7:8])
+    assert sampler(logits[:0], uniform[:0]).tolist() == []
+
+
+def test_the_only_token_is_always_drawn():
+    for options in ({}, {"top_k": 3}, {"top_p": 0.5}, {"temperature": 0.0}):
+        uniform = torch.tensor([0.0, 0.7, 1 - 2**-53], dtype=torch.float64)
+        assert TokenSampler(**options)(torch.zeros(3, 1), uniform).tolist() == [0, 0, 0]
+
+
+def test_greedy_needs_no_numbers():
+    for options in ({"temperature": 0.0}, {"top_k": 1}):
+        sampler = TokenSampler(**options)
+        assert sampler.greedy
+        assert sampler(LOGITS[None]).tolist() == [0]
+    assert not TokenSampler(top_k=2).greedy
+
+
+def test_logits_of_ones_own_are_changed_in_place():
+    logits = torch.tensor([[5.0, 1.0, 0.0]])
+    assert suppress(logits, [0], in_place=True) is logits
+    assert logits.tolist() == [[-torch.inf, 1.0, 0.0]]
+    narrow = torch.tensor([[5.0, 1.0, 0.0]], dtype=torch.bfloat16)
+    assert suppress(narrow, [0], in_place=True).dtype == torch.float32
+    assert narrow.tolist() == [[5.0, 1.0, 0.0]]

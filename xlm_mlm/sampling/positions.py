@@ -1,6 +1,7 @@
 """Which masks to fill in a pass: one small strategy object a rule."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Literal, Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from xlm_mlm.checks import require_choice, require_number
 from xlm_mlm.sampling.candidates import Candidates
+from xlm_mlm.sampling.distributions import row_pieces
 from xlm_mlm.sampling.streams import gumbel
 
 Confidence = Literal["top_prob", "prob_diff", "entropy"]
@@ -16,7 +18,7 @@ Confidence = Literal["top_prob", "prob_diff", "entropy"]
 
 class PositionStrategy(Protocol):
     """The seam for further rules: anything with these two members can be the predictor's
-    `strategy`.
+    `strategy`. A third, `needs_noise`, may be False: no random numbers are drawn for it then.
 
     Attributes:
         needs_logits: False lets the predictor choose first and project only what was chosen.
@@ -58,6 +60,7 @@ class FixedCount:
     def __init__(self, confidence: Confidence, temperature: float = 1.0) -> None:
         self.score = LOG_SCORES[require_choice("confidence", confidence, LOG_SCORES)]
         self.temperature = _temperature(temperature)
+        self.needs_noise = self.temperature > 0
 
     def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
         """Those with the highest perturbed scores."""
@@ -82,6 +85,7 @@ class Budget:
     """
 
     needs_logits = True
+    needs_noise = False
 
     def __init__(self, confidence: Confidence, threshold: float) -> None:
         self.uncertainty = UNCERTAINTIES[require_choice("confidence", confidence, UNCERTAINTIES)]
@@ -112,24 +116,41 @@ def lowest(
     return torch.zeros_like(valid).scatter(1, order, taken) & valid
 
 
+Score = Callable[[Float[Tensor, "M V"]], Float[Tensor, "M"]]
+
+
+def _in_pieces(score: Score) -> Score:
+    """Score a few positions at a time: nothing of the logits' size is ever made."""
+
+    @wraps(score)
+    def of_all(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
+        return torch.cat([score(piece) for piece in row_pieces(logits)])
+
+    return of_all
+
+
+@_in_pieces
 def top_probability(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
     """log p of the most probable token."""
-    return logits.amax(dim=-1) - logits.logsumexp(dim=-1)
+    return logits.softmax(dim=-1).amax(dim=-1).log()
 
 
+@_in_pieces
 def probability_gap(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
     """p of the most probable token less p of the next."""
-    if logits.shape[-1] == 1:
-        return torch.ones_like(logits[:, 0])
-    best = logits.topk(2, dim=-1).values - logits.logsumexp(dim=-1, keepdim=True)
-    return best[:, 0].exp() - best[:, 1].exp()
+    p = logits.softmax(dim=-1)
+    best, token = p.max(dim=-1, keepdim=True)
+    return best.squeeze(1) - p.scatter_(1, token, 0.0).amax(dim=-1)
 
 
+@_in_pieces
 def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
     """Entropy in nats; tokens of probability 0 add nothing."""
-    log_p = logits.log_softmax(dim=-1)
-    p = log_p.exp()
-    return -(p * log_p.masked_fill(p == 0, 0.0)).sum(dim=-1)
+    # log p = z - log(sum of exp(z)), and that sum is 1 / p of the most probable token.
+    z = logits - logits.amax(dim=-1, keepdim=True)
+    p = z.softmax(dim=-1)
+    log_sum = -p.amax(dim=-1).log()
+    return log_sum - p.mul_(z.clamp_min_(torch.finfo(z.dtype).min)).sum(dim=-1)
 
 
 def _negative_entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
@@ -148,8 +169,6 @@ def _log_gap(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
     gap = probability_gap(logits)
     return gap.clamp_min(torch.finfo(gap.dtype).tiny).log()
 
-
-Score = Callable[[Float[Tensor, "M V"]], Float[Tensor, "M"]]
 
 LOG_SCORES: dict[str, Score] = {
     "top_prob": top_probability,

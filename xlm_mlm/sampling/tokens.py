@@ -7,10 +7,18 @@ from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
 from xlm_mlm.checks import require_int, require_number
+from xlm_mlm.sampling.distributions import draw_from_nucleus, invert, row_pieces
 
 
-def suppress(logits: Float[Tensor, "N V"], token_ids: Collection[int]) -> Float[Tensor, "N V"]:
-    """Copy of the logits, fp32 or wider, in which some tokens have probability 0.
+def suppress(
+    logits: Float[Tensor, "N V"], token_ids: Collection[int], *, in_place: bool = False
+) -> Float[Tensor, "N V"]:
+    """Logits, fp32 or wider, in which some tokens have probability 0.
+
+    Args:
+        logits: of any floating type.
+        token_ids: the tokens.
+        in_place: whether logits that are wide enough may be changed instead of copied.
 
     Raises:
         ValueError: a token is outside the vocabulary, or (looked for on the CPU only) nothing is
@@ -21,7 +29,7 @@ def suppress(logits: Float[Tensor, "N V"], token_ids: Collection[int]) -> Float[
             f"token id {max(token_ids)} (the mask token's?) is outside the model's vocabulary of "
             f"{logits.shape[-1]}; model and tokenizer do not belong together"
         )
-    out = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+    out = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=not in_place)
     out[:, list(token_ids)] = -torch.inf
     if out.device.type == "cpu" and out.numel() and not out.amax(dim=-1).isfinite().all():
         raise ValueError(
@@ -62,48 +70,40 @@ class TokenSampler:
         self.top_k = top_k
         self.top_p = top_p
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is taken, so that no random number is needed."""
+        return self.temperature == 0 or self.top_k == 1
+
     def __call__(
-        self, logits: Float[Tensor, "N V"], uniform: Float64[Tensor, "N"]
+        self, logits: Float[Tensor, "N V"], uniform: Float64[Tensor, "N"] | None = None
     ) -> Integer[Tensor, "N"]:
         """Draw by inversion: one uniform number a position, so equal numbers give equal tokens.
 
         Args:
             logits: fp32 or wider.
-            uniform: in [0, 1).
+            uniform: in [0, 1); None, if `greedy`.
         """
-        if self.temperature == 0 or self.top_k == 1:
+        if self.greedy or uniform is None:
             return logits.argmax(dim=-1)
+        pieces = row_pieces(logits)
+        numbers = uniform.to(logits.device).split([len(piece) for piece in pieces])
+        return torch.cat([self._draw(*pair) for pair in zip(pieces, numbers, strict=True)])
+
+    def _draw(
+        self, logits: Float[Tensor, "n V"], uniform: Float64[Tensor, "n"]
+    ) -> Integer[Tensor, "n"]:
         if self.top_k is not None:
             kept, ids = logits.topk(min(self.top_k, logits.shape[-1]), dim=-1)
-            return ids.gather(1, _invert(self._cool(kept), uniform)).squeeze(1)
-        logits = self._cool(logits)
+            return ids.gather(1, invert(self._cool(kept), uniform)[:, None]).squeeze(1)
         if self.top_p is not None and self.top_p < 1:
-            kept, ids = logits.sort(dim=-1, descending=True, stable=True)
-            return ids.gather(1, _invert(_keep_nucleus(kept, self.top_p), uniform)).squeeze(1)
-        return _invert(logits, uniform).squeeze(1)
+            return draw_from_nucleus(self._cool(logits).float(), uniform, self.top_p)
+        return invert(self._cool(logits), uniform)
 
-    def _cool(self, logits: Float[Tensor, "N K"]) -> Float64[Tensor, "N K"]:
-        """Divide by the temperature; any positive double gives 0 or less, never NaN."""
-        shifted = (logits - logits.amax(dim=-1, keepdim=True)).double()
-        return shifted / self.temperature
-
-
-def _keep_nucleus(ordered: Float64[Tensor, "N V"], top_p: float) -> Float64[Tensor, "N V"]:
-    p = ordered.softmax(dim=-1)
-    # A token stays if those before it have not reached p yet: so the one that crosses it stays.
-    reached_before = p.cumsum(dim=-1) - p >= top_p
-    reached_before[:, 0] = False
-    return ordered.masked_fill(reached_before, -torch.inf)
-
-
-def _invert(
-    logits: Float64[Tensor, "N K"], uniform: Float64[Tensor, "N"]
-) -> Integer[Tensor, "N 1"]:
-    """Index of the first entry at which the cumulative probability passes the random number."""
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    # Rounding must not carry the number up to the total, where no entry passes it.
-    target = torch.minimum(
-        uniform.to(logits.device)[:, None] * total, total * (1 - torch.finfo(torch.float64).eps)
-    )
-    return torch.searchsorted(cumulative, target, right=True).clamp_max(logits.shape[-1] - 1)
+    def _cool(self, logits: Float[Tensor, "n K"]) -> Float[Tensor, "n K"]:
+        """Probabilities at the temperature; any positive double gives some, never NaN."""
+        if self.temperature != 1:
+            # Beyond these bounds fp32 logits give one token, or all of them equally, anyway.
+            temperature = min(max(self.temperature, 1e-37), 1e37)
+            logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+        return logits.softmax(dim=-1)
