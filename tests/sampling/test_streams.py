@@ -1,5 +1,6 @@
 """Random streams: what they depend on, and that the numbers are uniform."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,3 +57,24 @@ def test_gumbel_noise_has_its_mean_and_no_infinities():
     # Mean 0.5772, standard deviation pi / sqrt(6): 5 standard errors of the mean.
     assert abs(noise.mean().item() - 0.57722) < 5 * 1.2825 / 200_000**0.5
     assert gumbel(torch.tensor([0.0, 1.0], dtype=torch.float64)).isfinite().all()
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
+def test_each_line_is_what_a_generator_of_its_own_gives(seed):
+    ids = [3, 0, 2**62]
+    got = SampleStreams(seed).uniform(torch.tensor(ids), 9, Purpose.TOKEN, PLACES)
+    for line, sample in zip(got, ids, strict=True):
+        key = np.array([seed, sample], dtype=np.uint64)
+        counter = np.array([0, 9, 1, 0], dtype=np.uint64)
+        alone = np.random.Generator(np.random.Philox(key=key, counter=counter)).random(6)
+        assert line.tolist() == alone.tolist()
+
+
+def test_numbers_stay_what_they_were():
+    got = SampleStreams(5).uniform(torch.tensor([4]), 2, Purpose.POSITION, PLACES[:1, :3])
+    assert got.tolist() == [[0.04942446927352839, 0.8551182787317188, 0.35143354313847286]]
+
+
+def test_no_samples_need_no_numbers():
+    none = SampleStreams(5).uniform(torch.arange(0), 0, Purpose.TOKEN, PLACES[:0])
+    assert none.shape == (0, 6)
