@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from xlm_mlm.collation.masking import RandomSource, bernoulli_mask, masked_batch
+from xlm_mlm.collation.masking import RandomSource, bernoulli_mask, hide, masked_batch
 
 
 def draw(rows, columns):
@@ -98,6 +98,21 @@ def test_a_pickled_source_continues_where_it_was():
 def test_a_generator_must_be_one(generator):
     with pytest.raises(ValueError, match="must be a torch.Generator on the CPU"):
         RandomSource(generator)
+
+
+@pytest.mark.parametrize("mask_id", [0, 2, 30_000])
+def test_hides_as_a_loop_would_and_copies(mask_id):
+    ids = torch.randint(30_001, (5, 7)).numpy()
+    original = ids.copy()
+    for masked in (draw(5, 7).numpy(), np.ones((5, 7), bool), np.zeros((5, 7), bool)):
+        found = hide(ids, masked, mask_id)
+        assert found.tolist() == [
+            [mask_id if hidden else token for token, hidden in zip(row, where, strict=True)]
+            for row, where in zip(ids.tolist(), masked.tolist(), strict=True)
+        ]
+        assert found.dtype == np.int64
+        found[:] = -1
+    assert np.array_equal(ids, original)
 
 
 IDS = np.array([[10, 11, 12, 0], [13, 14, 0, 0]])

@@ -106,10 +106,23 @@ def masked_batch(
         masked &= eligible
     attended = np.ones_like(masked) if visible is None else visible
     return {
-        "input_ids": torch.from_numpy(np.where(masked, mask_id, ids)),
+        "input_ids": torch.from_numpy(hide(ids, masked, mask_id)),
         "attention_mask": torch.from_numpy(attended),
         "target_ids": torch.from_numpy(targets_of(ids, visible, mask_id)),
     }
+
+
+def hide(
+    ids: Int64[np.ndarray, "B L"], masked: Bool[np.ndarray, "B L"], mask_id: int
+) -> Int64[np.ndarray, "B L"]:
+    """A copy with the mask token where `masked`.
+
+    By arithmetic, as a choice at each of many random places takes a processor three times as long.
+    """
+    hidden = ids - mask_id
+    hidden *= ~masked
+    hidden += mask_id
+    return hidden
 
 
 def targets_of(

@@ -9,7 +9,7 @@ from jaxtyping import Integer
 
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.collation.base import MLMCollator, SpecialIds, vocabulary_of
-from xlm_mlm.collation.masking import bernoulli_mask, targets_of
+from xlm_mlm.collation.masking import bernoulli_mask, hide, targets_of
 from xlm_mlm.collation.rows import check_ids, check_rows, read_column, write_rows
 from xlm_mlm.collation.segments import split_at_eos
 from xlm_mlm.types_mlm import PackedFlexMLMBatch
@@ -84,7 +84,7 @@ class PackedMLMCollator(MLMCollator):
         if real is not None:
             masked &= real
         return {
-            "input_ids": torch.from_numpy(np.where(masked, self._mask_id, ids)),
+            "input_ids": torch.from_numpy(hide(ids, masked, self._mask_id)),
             "target_ids": torch.from_numpy(targets_of(ids, real, self._mask_id)),
             "positions": torch.from_numpy(segments.positions),
             "segment_ids": torch.from_numpy(segments.segment_ids),

@@ -163,24 +163,21 @@ def _check_id(token: int, vocabulary: int | None, place: str) -> None:
 
 
 def _as_row(value: Any, name: str, index: int) -> Any:
+    if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
+        value = value.cpu().numpy()
+    flat = isinstance(value, np.ndarray) and value.ndim == 1
+    if flat and (value.dtype.kind in "iu" or value.size == 0):
+        return value
+    if isinstance(value, (Tensor, np.ndarray)):
+        kind = f"{type(value).__name__} of shape {tuple(value.shape)} and type {value.dtype}"
+        raise _not_ids(name, index, f"a {kind}")
     if isinstance(value, (list, tuple)):
         if value and isinstance(value[0], bool):
             raise _not_ids(name, index, "booleans")
         return value
-    if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
-        value = value.cpu().numpy()
-    if isinstance(value, (Tensor, np.ndarray)):
-        if isinstance(value, Tensor) or value.ndim != 1 or not _holds_integers(value):
-            kind = f"{type(value).__name__} of shape {tuple(value.shape)} and type {value.dtype}"
-            raise _not_ids(name, index, f"a {kind}")
-        return value
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return list(value)
     raise _not_ids(name, index, "None" if value is None else f"a {type(value).__name__}")
-
-
-def _holds_integers(array: np.ndarray) -> bool:
-    return array.dtype.kind in "iu" or array.size == 0
 
 
 @lru_cache(maxsize=4096)
