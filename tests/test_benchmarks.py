@@ -39,6 +39,17 @@ def a_line(**changes):
     return cases.Line(**{**fields, **changes})
 
 
+def made_up_points(bench):
+    """Time grows with the square, memory in proportion."""
+    return [
+        growth.Point(axis, value, kind, package.name, 1e-3 * value**2, value * 2**20)
+        for axis, values in growth.RANGES.items()
+        for value in values
+        for kind in growth.KINDS
+        for package in bench.packages
+    ]
+
+
 class TestArithmetic:
     def test_forward_operations_by_hand(self):
         # One layer, d 2, V 5, two rows of 3 and 1 tokens, of which 1 and 1 are needed.
@@ -72,6 +83,7 @@ class TestArithmetic:
         products = [arithmetic.Product(1, 1, 1, 3), arithmetic.Product(2, 2, 2, 1)]
         work = arithmetic.Work(0, products, backward=False)
         assert arithmetic.matmul_rate(work, [1.0, 4.0]) == pytest.approx((3 * 2 + 16) / (3 + 4))
+        assert arithmetic.best_rate(work, [1.0, 4.0]) == 16 / 4
 
     def test_a_pass_has_the_squares_of_lengths(self):
         assert arithmetic.pass_of([3, 5], [2, 0]) == (8, 2, 34, 6)
@@ -242,21 +254,23 @@ class TestGrowth:
         points = growth.measure_point(bench, kind, "length", 16, memory=False)
         assert [(p.package, p.value) for p in points] == [("xlm_mlm", 16), ("naive", 16)]
 
-    def test_results_are_written_and_read(self, bench, tmp_path):
-        pytest.importorskip("matplotlib")
-        points = [
-            growth.Point(axis, value, kind, package.name, 1e-3 * value**2, value * 2**20)
-            for axis, values in growth.RANGES.items()
-            for value in values
-            for kind in growth.KINDS
-            for package in bench.packages
-        ]
+    def test_results_are_written_and_read(self, bench, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(growth, "plot", lambda *arguments: drawn.append(arguments[-1]))
+        points = made_up_points(bench)
         growth.write_results(points, bench, tmp_path)
         text = (tmp_path / "growth.md").read_text()
         assert text.count("| exponent | 2.00 | 2.00 | 1.00 | 1.00 |") == 3
-        assert "exponent 2.00" in (tmp_path / "growth.svg").read_text()
+        assert drawn == [tmp_path / "growth.svg"]
         kept = growth.read_points(tmp_path / "growth.json", without=["batch", "length"])
         assert kept == [point for point in points if point.axis == "vocabulary"]
+
+    def test_plot_names_what_it_shows(self, bench, tmp_path):
+        pytest.importorskip("matplotlib")
+        growth.plot(made_up_points(bench), ["xlm_mlm", "naive"], tmp_path / "growth.svg")
+        drawn = (tmp_path / "growth.svg").read_text()
+        assert "training, naive: exponent 2.00" in drawn
+        assert "peak memory above start, MiB" in drawn
 
 
 class TestModes:

@@ -140,3 +140,9 @@ def matmul_rate(work: Work, seconds: list[float]) -> float:
     factor = 3 if work.backward else 1
     operations = sum(p.operations * p.count * factor for p in work.products)
     return operations / sum(p.count * s for p, s in zip(work.products, seconds, strict=True))
+
+
+def best_rate(work: Work, seconds: list[float]) -> float:
+    """Operations a second of the fastest product."""
+    factor = 3 if work.backward else 1
+    return max(factor * p.operations / s for p, s in zip(work.products, seconds, strict=True))

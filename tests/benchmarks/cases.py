@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from arithmetic import ModelShape, Work, matmul_rate, product_workload
+from arithmetic import ModelShape, Work, best_rate, matmul_rate, product_workload
 from measure import Timing, Workload, interleave
 from packages import MASK_ID, SPECIAL_TOKENS, Package, make_tokenizer
 
@@ -49,6 +49,7 @@ class Line:
         goal: the ratio that is asked for, None for an extra line.
         limit: seconds that the arithmetic alone takes at the rate measured, where it makes sense.
         rate: floating-point operations a second behind the limit.
+        best: the same of the fastest of the products that the rate is averaged over.
         check: how the two were found to compute the same.
         unit: `s` or `bytes`.
     """
@@ -61,6 +62,7 @@ class Line:
     goal: float | None = None
     limit: float | None = None
     rate: float | None = None
+    best: float | None = None
     check: str = ""
     unit: str = "s"
 
@@ -82,12 +84,13 @@ class Case(Protocol):
 
 
 class Measured(NamedTuple):
-    """Timings of one line, with its limit in seconds and the rate behind it."""
+    """Timings of one line, with its limit in seconds and the rates behind it (see `Line`)."""
 
     ours: Timing
     reference: Timing
     limit: float | None
     rate: float | None
+    best: float | None
 
 
 def time_both(
@@ -103,12 +106,12 @@ def time_both(
     for i, product in enumerate(products):
         workloads[f"product {i}"] = product_workload(product, bool(work and work.backward))
     seconds = interleave(workloads, bench.rounds, bench.budget, warm_up)
-    limit = rate = None
-    if work:
-        medians = [statistics.median(seconds[f"product {i}"]) for i in range(len(products))]
-        rate = matmul_rate(work, medians)
-        limit = work.operations / rate
-    return Measured(Timing.of(seconds["ours"]), Timing.of(seconds["reference"]), limit, rate)
+    ours_and_reference = Timing.of(seconds["ours"]), Timing.of(seconds["reference"])
+    if work is None:
+        return Measured(*ours_and_reference, None, None, None)
+    medians = [statistics.median(seconds[f"product {i}"]) for i in range(len(products))]
+    rate = matmul_rate(work, medians)
+    return Measured(*ours_and_reference, work.operations / rate, rate, best_rate(work, medians))
 
 
 def build_model(package: Package, shape: ModelShape, max_length: int, **options: Any) -> Any:

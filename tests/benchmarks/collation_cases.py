@@ -87,7 +87,7 @@ def collation_line(
     arrays = interleave({"arrays": as_arrays(examples)}, bench.rounds)["arrays"]
     limit = Timing.of(arrays).median
     check = f"limit: arrays of the lists alone; {check}"
-    return Line("collate", *names, *measured[:2], goal, limit, None, check)
+    return Line("collate", *names, *measured[:2], goal, limit, check=check)
 
 
 def collate(bench: Bench) -> Iterator[Line]:

@@ -149,7 +149,7 @@ def plot(points: Sequence[Point], packages: Sequence[str], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "growth"
+    matplotlib.rcParams.update({"svg.hashsalt": "growth", "svg.fonttype": "none"})
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(2, 3, figsize=(13, 7.5), sharey="row", layout="constrained")
@@ -166,6 +166,8 @@ def plot(points: Sequence[Point], packages: Sequence[str], path: Path) -> None:
                     scaled = [a * scale for a in amounts]
                     panel.loglog(values, scaled, style, color=colour, label=text, markersize=4)
             panel.set_xlabel(f"{axis}, {UNITS[axis]}")
+            panel.set_xticks(RANGES[axis], [f"{value:,}" for value in RANGES[axis]], minor=False)
+            panel.minorticks_off()
             panel.grid(which="major", alpha=0.3)
             panel.legend(fontsize=7)
         panels[row][0].set_ylabel(label)
@@ -216,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     reference = load_package(choose_reference(options.against))
-    bench = Bench(load_package("xlm_mlm"), reference, rounds=5, budget=4.0)
+    bench = Bench(load_package("xlm_mlm"), reference, rounds=15, budget=3.0)
     points = read_points(options.out / "growth.json", without=options.only)
     for axis in options.only:
         for value in RANGES[axis]:

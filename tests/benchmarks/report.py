@@ -71,7 +71,9 @@ def notes(lines: Sequence[Line]) -> list[str]:
     """What was checked and at which rate the limit was computed, a line each."""
     texts = []
     for line in lines:
-        rate = "" if line.rate is None else f"; matmul rate {line.rate / 1e9:.0f} GFLOP/s"
+        rate = ""
+        if line.rate is not None and line.best is not None:
+            rate = f"; matmul rate {line.rate / 1e9:.0f} GFLOP/s (best {line.best / 1e9:.0f})"
         runs = f"{line.ours.runs} runs each"
         texts.append(f"{line.path}, {line.setting}: {runs}{rate}; checked: {line.check}")
     return texts
