@@ -6,16 +6,19 @@ from xlm.modules.position import RotaryEmbedding
 from xlm.modules.rotary_transformer import RotaryTransformerLayer
 
 from xlm_mlm.modeling.attention import AttentionContext, attend, attend_from, lay_out_queries
+from xlm_mlm.modeling.packing import Group
 from xlm_mlm.modeling.rotary import gather_tables
 
 
 def test_every_query_has_a_place_of_its_own_in_its_rows_line():
     flat = torch.tensor([11, 0, 3, 9, 1, 10])
-    queries = lay_out_queries(flat, 3, 4)
+    queries = lay_out_queries(flat, (Group(3, 4),))
+    assert queries.at.tolist() == flat.tolist()
     assert queries.rows.tolist() == [2, 0, 0, 2, 0, 2]
     assert queries.columns.tolist() == [3, 0, 3, 1, 1, 2]
     assert queries.slots.tolist() == [0, 0, 1, 1, 2, 2]
-    assert queries.width == 3
+    assert queries.widths == [3]
+    assert queries.cells.tolist() == [6, 0, 1, 7, 2, 8]
 
 
 @pytest.mark.parametrize("lines", [1, 4])
@@ -27,10 +30,8 @@ def test_attention_from_queries_equals_attention_of_all_there(lines, flat):
     mask = torch.rand(3, 1, lines, 4) < 0.6
     mask[..., 0] = True
     context = AttentionContext(
-        gather_tables(tables.cos, tables.sin, 4, positions), mask, None, False
+        gather_tables(tables.cos, tables.sin, 4, positions), (Group(3, 4),), mask
     )
-    x, chosen = torch.randn(3, 4, 8), torch.tensor(flat)
-    some = attend_from(layer, x, lay_out_queries(chosen, 3, 4), context)
-    torch.testing.assert_close(
-        some, attend(layer, x, context).view(-1, 8)[chosen], atol=1e-6, rtol=1e-5
-    )
+    x, chosen = torch.randn(12, 8), torch.tensor(flat)
+    some = attend_from(layer, x, lay_out_queries(chosen, context.groups), context)
+    torch.testing.assert_close(some, attend(layer, x, context)[chosen], atol=1e-6, rtol=1e-5)

@@ -6,6 +6,7 @@ from xlm.modules.rotary_transformer import RotaryTransformerLayer
 from xlm_mlm import RotaryTransformerMLMModel
 from xlm_mlm.modeling.attention import AttentionContext
 from xlm_mlm.modeling.layer import MLMTransformerLayer
+from xlm_mlm.modeling.packing import Group
 from xlm_mlm.modeling.rotary import gather_tables
 
 
@@ -19,13 +20,11 @@ def test_it_computes_what_the_hosts_layer_computes():
     valid[1, 3:] = False
     positions = torch.arange(5).expand(3, 5)
     tables = gather_tables(ours.rotary_emb.cos, ours.rotary_emb.sin, 5, positions)
-    context = AttentionContext(tables, valid[:, None, None], None, False)
-    expected = host(x, valid, positions)
-    torch.testing.assert_close(ours(x, context), expected, atol=1e-6, rtol=1e-5)
+    context = AttentionContext(tables, (Group(3, 5),), valid[:, None, None])
+    expected, line = host(x, valid, positions).flatten(0, 1), x.flatten(0, 1)
+    torch.testing.assert_close(ours(line, context), expected, atol=1e-6, rtol=1e-5)
     chosen = torch.tensor([0, 3, 6, 14])
-    torch.testing.assert_close(
-        ours(x, context, chosen), expected.view(-1, 16)[chosen], atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(ours(line, context, chosen), expected[chosen], atol=1e-6, rtol=1e-5)
 
 
 def test_hooks_on_a_layer_run():
@@ -35,4 +34,4 @@ def test_hooks_on_a_layer_run():
     for layer in model.encoder:
         layer.register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape)))
     model(torch.full((2, 4), 5), logits_at=torch.tensor([1, 6, 7]))
-    assert seen == [(2, 4, 16), (3, 16)]
+    assert seen == [(8, 16), (3, 16)]
