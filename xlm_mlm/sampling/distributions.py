@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Float64, Integer
 from torch import Tensor
 
 # Values that a piece holds: on the CPU what fits the cache, elsewhere what keeps a device busy.
-_CPU_PIECE, _DEVICE_PIECE = 2**18, 2**26
+_CPU_PIECE, _DEVICE_PIECE = 2**17, 2**26
 # Tokens that are ranked first; where they hold the nucleus, nothing else is looked at.
 _LIKELY = 256
 
@@ -65,7 +65,7 @@ def draw_from_nucleus(
     # Unless a less probable token is next, it is open which equals of the last belong.
     next_one = kept.gather(1, size.clamp_max(kept.shape[1] - 1))
     rest = (kept.gather(1, size - 1) <= next_one).squeeze(1).nonzero().squeeze(1)
-    for part in rest.split(4):
+    for part in rest.split(2):
         tokens[part] = invert(_keep_nucleus(p[part], wanted[part]), uniform[part])
     return tokens
 
