@@ -171,12 +171,12 @@ def _places(x: Tensor, valid: Tensor | None) -> Integer[Tensor, "B L"]:
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """Run a model in eval mode, and give every module its own mode back."""
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    modes = [module.training for module in modules]
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    training = [module for module in modules if module.training]
     try:
-        if modules:
+        if training:
             model.eval()
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+        for module in training:
+            module.training = True
