@@ -136,10 +136,12 @@ class HistoryTopKPlugin(HistoryPluginBase):
             window = slice(-self.max_new_tokens, None)
             logits, x, masked = logits[window], x[window], masked[window]
         k = min(self.k or logits.shape[-1], logits.shape[-1])
-        p, ids = logits.float().softmax(dim=-1).topk(k, dim=-1)
-        given = ~masked.to(p.device)
-        p[given], ids[given] = 0.0, 0
-        p[given, 0], ids[given, 0] = 1.0, x[given]
+        looked_at = masked.to(logits.device)
+        best = logits[looked_at].float().softmax(dim=-1).topk(k, dim=-1)
+        p = best.values.new_zeros(len(logits), k)
+        ids = best.indices.new_zeros(len(logits), k)
+        p[:, 0], ids[:, 0] = 1.0, x
+        p[looked_at], ids[looked_at] = best
         return p, ids
 
     def reset(self) -> None:
