@@ -40,7 +40,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         max_steps: most forward passes a sample may take.
         max_new_tokens: masks appended behind each row; None or 0 fills masks in place.
         tokenizer: the host sets it when it is None; so it does with the next two.
-        model: the network; it is not registered as a submodule.
+        model: the network; it is not registered as a submodule. Logits that it makes in a pass
+            are the predictor's to change.
         noise_schedule: unused, part of the host's protocol.
         top_k: draw among the k most probable tokens.
         top_p: draw among the most probable tokens whose probabilities reach p.
@@ -195,25 +196,29 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         candidates = dataclasses.replace(
             candidates,
             passes_left=1 if final_step else left,
-            noise=self._noise(step_results, candidates, Purpose.POSITION),
         )
-        every = candidates.flat(candidates.valid, masked.shape[1])
-        all_logits = None
+        if getattr(self.strategy, "needs_noise", True):
+            noise = self._noise(step_results, candidates, Purpose.POSITION)
+            candidates = dataclasses.replace(candidates, noise=noise)
+        length, kept = masked.shape[1], None
         if self.strategy.needs_logits or self.history is not None:
+            every = candidates.flat(candidates.valid, length)
             all_logits = self._logits(step_results, candidates.rows, every)
-        chosen = self._select(candidates, all_logits)
-        flat = candidates.flat(chosen, masked.shape[1])
-        if all_logits is None:
-            logits = self._logits(step_results, candidates.rows, flat)
-        else:
+            chosen = self._select(candidates, all_logits)
+            flat = candidates.flat(chosen, length)
             # Indices from the CPU: a boolean index would synchronise on CUDA.
             picked = chosen[candidates.valid].nonzero().squeeze(1)
             logits = all_logits[picked.to(all_logits.device)]
-        uniform = self._noise(step_results, candidates, Purpose.TOKEN)[chosen]
+            if self.history is not None:
+                kept = dense_logits(all_logits, every, masked.shape)
+        else:
+            chosen = self._select(candidates, None)
+            flat = candidates.flat(chosen, length)
+            logits = self._logits(step_results, candidates.rows, flat)
+        uniform = None
+        if not self.sampler.greedy:
+            uniform = self._noise(step_results, candidates, Purpose.TOKEN)[chosen]
         tokens = self.sampler(logits, uniform)
-        kept = None
-        if self.history is not None and all_logits is not None:
-            kept = dense_logits(all_logits, every, masked.shape)
         return advance(step_results, masked, flat, tokens, kept)
 
     def _select(self, candidates: Candidates, logits: Tensor | None) -> Bool[Tensor, "A K"]:
@@ -246,12 +251,15 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             flat = line_of[flat // length] * length + flat % length
         flat = flat.to(inputs["x_t"].device)
         hook = self.logits_hook
-        if hook is None or getattr(hook, "pointwise", False):
+        pointwise = getattr(hook, "pointwise", False)
+        if hook is None or pointwise:
             logits = logits_at_positions(self.model, flat=flat, **inputs)
             logits = logits if hook is None else hook(logits)
         else:
             logits = pick(hook(call_model(self.model, **inputs)), flat, inputs["x_t"])
-        return suppress(logits, [self._mask_id()])
+        # Made in this pass, and nobody else's: not a view of a parameter, nor kept by a hook.
+        ours = logits.is_inference() and logits.is_contiguous() and not pointwise
+        return suppress(logits, [self._mask_id()], in_place=ours)
 
     def _noise(
         self, state: MLMStepResults, candidates: Candidates, purpose: Purpose
