@@ -1,76 +1,12 @@
 """The network against a plain re-computation of the same arithmetic."""
 
-import math
-
 import pytest
 import torch
-import torch.nn.functional as F
+from naive_network import V, build, naive_logits, rows
+from two_ways import force_packing
 
-from xlm_mlm import RotaryTransformerMLMModel
 from xlm_mlm.model_mlm import logits_at_positions, takes
 from xlm_mlm.modeling.masks import segment_block_mask
-
-V, D, HEADS, ROT, MAX = 31, 32, 4, 4, 24
-
-
-def build(**overrides):
-    torch.manual_seed(7)
-    options = {
-        "num_embeddings": V,
-        "d_model": D,
-        "num_layers": 3,
-        "nhead": HEADS,
-        "padding_idx": 0,
-        "mask_idx": 2,
-        "rotary_emb_dim": ROT,
-        "max_length": MAX,
-        "dropout": 0.1,
-    }
-    return RotaryTransformerMLMModel(**{**options, **overrides}).eval()
-
-
-def naive_rotate(head, position):
-    """Rotate pairs (i, i + ROT/2) of one head's first ROT channels, one scalar at a time."""
-    out = list(head)
-    for i in range(ROT // 2):
-        angle = position / 10000 ** (2 * i / ROT)
-        a, b = head[i], head[i + ROT // 2]
-        out[i] = a * math.cos(angle) - b * math.sin(angle)
-        out[i + ROT // 2] = b * math.cos(angle) + a * math.sin(angle)
-    return torch.stack(out)
-
-
-def naive_logits(model, ids, visible, positions):
-    """One row, one head and one query at a time; `visible[q][k]` says who sees whom."""
-    w = {k: v.double() for k, v in model.state_dict().items()}
-    x = w["embed_tokens.weight"][ids]
-    size = D // HEADS
-
-    def norm(name, h):
-        return F.layer_norm(h, (D,), w[f"{name}.weight"], w[f"{name}.bias"])
-
-    for i in range(len(model.encoder)):
-        p = f"encoder.{i}."
-        q, k, v = (norm(p + "norm1", x) @ w[p + "attn_qkv.weight"].T).split(D, dim=-1)
-        out = torch.zeros_like(x)
-        for h in range(HEADS):
-            part = slice(h * size, (h + 1) * size)
-            qs = [naive_rotate(q[t, part], positions[t]) for t in range(len(ids))]
-            ks = [naive_rotate(k[t, part], positions[t]) for t in range(len(ids))]
-            for t in range(len(ids)):
-                keys = [s for s in range(len(ids)) if visible[t][s]]
-                scores = torch.stack([qs[t] @ ks[s] for s in keys]) / math.sqrt(size)
-                out[t, part] = scores.softmax(0) @ v[keys][:, part]
-        x = x + out @ w[p + "o_proj.weight"].T
-        hidden = F.relu(norm(p + "norm2", x) @ w[p + "mlp.0.weight"].T + w[p + "mlp.0.bias"])
-        x = x + hidden @ w[p + "mlp.2.weight"].T + w[p + "mlp.2.bias"]
-    if "output_layer.norm_final.weight" in w:
-        x = norm("output_layer.norm_final", x)
-    return x @ w["output_layer.linear.weight"].T
-
-
-def rows(batch=3, length=7):
-    return torch.randint(3, V, (batch, length), generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("bare", [False, True])
@@ -83,8 +19,10 @@ def test_matches_the_naive_network(bare):
         )
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("side", ["left", "right", "hole"])
-def test_padding_changes_nothing_at_valid_positions(side):
+def test_padding_changes_nothing_at_valid_positions(monkeypatch, side, packed):
+    force_packing(monkeypatch, packed)
     model, x = build(), rows(1, 7)
     valid = torch.tensor([[True] * 7])
     valid[0, {"left": slice(0, 2), "right": slice(5, 7), "hole": slice(2, 4)}[side]] = False
@@ -94,9 +32,13 @@ def test_padding_changes_nothing_at_valid_positions(side):
         out = model(x, mask)
         assert out.isfinite().all()
         torch.testing.assert_close(out[0][valid[0]].double(), alone, atol=1e-4, rtol=1e-4)
+        some = model(x, mask, logits_at=valid.flatten().nonzero().squeeze(1).flip(0))
+        torch.testing.assert_close(some.double(), alone.flip(0), atol=1e-4, rtol=1e-4)
 
 
-def test_padding_rows_do_not_depend_on_the_batch_beside_them():
+@pytest.mark.parametrize("packed", [False, True])
+def test_padding_rows_do_not_depend_on_the_batch_beside_them(monkeypatch, packed):
+    force_packing(monkeypatch, packed)
     model = build()
     short, x = rows(1, 4), rows(2, 7)
     x[0, :4], x[0, 4:] = short[0], 0
@@ -105,7 +47,9 @@ def test_padding_rows_do_not_depend_on_the_batch_beside_them():
     torch.testing.assert_close(model(x, valid)[0, :4], model(short)[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_row_of_padding_only_is_finite_with_finite_gradients():
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_row_of_padding_only_is_finite_with_finite_gradients(monkeypatch, packed):
+    force_packing(monkeypatch, packed)
     model, x = build().train(), rows()
     valid = torch.ones(3, 7, dtype=torch.bool)
     valid[1] = False
@@ -133,8 +77,10 @@ def test_explicit_positions_are_used():
     )
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("flex", [False, True])
-def test_a_block_mask_separates_segments_and_trains(flex):
+def test_a_block_mask_separates_segments_and_trains(monkeypatch, flex, packed):
+    force_packing(monkeypatch, packed)
     model, x = build(use_flex_attn=flex), rows(2)
     segments = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 2, 2, 2, 2]])
     positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3], [0, 0, 1, 0, 1, 2, 3]])
@@ -151,7 +97,9 @@ def test_a_block_mask_separates_segments_and_trains(flex):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_a_block_mask_makes_the_attention_mask_irrelevant():
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_block_mask_makes_the_attention_mask_irrelevant(monkeypatch, packed):
+    force_packing(monkeypatch, packed)
     model, x = build(), rows(2)
     block = segment_block_mask(torch.zeros(2, 7, dtype=torch.long))
     hidden = torch.ones(2, 7, dtype=torch.bool)
@@ -163,14 +111,17 @@ SELECTIONS = {
     "few": [0, 3, 8, 20],
     "unsorted": [20, 3, 8, 0, 9],
     "one": [13],
+    "again and again": [6, 1, 6, 6, 19],
     "all": list(range(21)),
     "none": [],
 }
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("chosen", SELECTIONS.values(), ids=SELECTIONS.keys())
 @pytest.mark.parametrize("kind", ["full", "padded", "queries", "blocks"])
-def test_logits_at_some_positions_equal_all_logits_there(kind, chosen):
+def test_logits_at_some_positions_equal_all_logits_there(monkeypatch, kind, chosen, packed):
+    force_packing(monkeypatch, False)
     model, x = build(), rows()
     flat = torch.tensor(chosen, dtype=torch.long)
     mask = block = None
@@ -186,6 +137,7 @@ def test_logits_at_some_positions_equal_all_logits_there(kind, chosen):
     (whole**2).sum().backward()
     reference = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
+    force_packing(monkeypatch, packed)
     some = model(x, mask, None, block, logits_at=flat)
     assert some.shape == (len(chosen), V)
     torch.testing.assert_close(some, whole, atol=1e-5, rtol=1e-5)

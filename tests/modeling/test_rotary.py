@@ -11,9 +11,9 @@ from xlm_mlm.modeling.rotary import checked_positions, derived_positions, gather
 def test_rotation_is_a_complex_multiplication(rest):
     tables = RotaryEmbedding(6, cache_size=9)
     positions = torch.tensor([[0, 4, 2], [8, 8, 1]])
-    x = torch.randn(2 * 3, 5, 6 + rest)
+    x = torch.randn(5, 2 * 3, 6 + rest)
     out = rotate(x, gather_tables(tables.cos, tables.sin, 3, positions))
-    angle = positions.view(6, 1, 1) * 10000.0 ** (-torch.arange(0, 6, 2) / 6)
+    angle = positions.view(6, 1) * 10000.0 ** (-torch.arange(0, 6, 2) / 6)
     turned = torch.complex(x[..., :3], x[..., 3:6]) * torch.polar(torch.ones_like(angle), angle)
     expected = torch.cat((turned.real, turned.imag, x[..., 6:]), dim=-1)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
@@ -21,17 +21,17 @@ def test_rotation_is_a_complex_multiplication(rest):
 
 def test_without_positions_they_count_from_zero():
     tables = RotaryEmbedding(4, cache_size=9)
-    x = torch.randn(2, 5, 3, 4)
+    x = torch.randn(3, 2, 5, 4)
     counted = gather_tables(tables.cos, tables.sin, 5, torch.arange(5).expand(2, 5))
     torch.testing.assert_close(
         rotate(x, gather_tables(tables.cos, tables.sin, 5, None)),
-        rotate(x.flatten(0, 1), counted).view_as(x),
+        rotate(x.flatten(1, 2), counted).view_as(x),
     )
 
 
 def test_the_dtype_of_the_states_is_kept():
     tables = RotaryEmbedding(4, cache_size=9)
-    x = torch.randn(2, 5, 1, 4, dtype=torch.bfloat16)
+    x = torch.randn(2, 5, 4, dtype=torch.bfloat16)
     assert rotate(x, gather_tables(tables.cos, tables.sin, 5, None)).dtype == torch.bfloat16
 
 
