@@ -127,6 +127,11 @@ class TestMeasure:
         torch.ones(size)  # four times as much before the run does not count
         assert size <= measure.peak_bytes(allocate) + 2**20 < size + 32 * 2**20
 
+    def test_other_work_leaves_out_our_own(self, monkeypatch):
+        seconds = iter([(10.0, 100.0), (12.0, 110.0)])
+        monkeypatch.setattr(measure.OtherWork, "_seconds", staticmethod(lambda: next(seconds)))
+        assert measure.OtherWork().share() == pytest.approx(0.2)
+
     def test_fresh_process_is_another(self):
         assert measure.in_fresh_process(os.getpid) != os.getpid()
 

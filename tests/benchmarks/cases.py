@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from arithmetic import ModelShape, Work, best_rate, matmul_rate, product_workload
-from measure import Timing, Workload, interleave
+from measure import OtherWork, Timing, Workload, interleave
 from packages import MASK_ID, SPECIAL_TOKENS, Package, make_tokenizer
 
 
@@ -50,6 +50,7 @@ class Line:
         limit: seconds that the arithmetic alone takes at the rate measured, where it makes sense.
         rate: floating-point operations a second behind the limit.
         best: the same of the fastest of the products that the rate is averaged over.
+        others: share of all cores' time that went to other processes meanwhile.
         check: how the two were found to compute the same.
         unit: `s` or `bytes`.
     """
@@ -63,6 +64,7 @@ class Line:
     limit: float | None = None
     rate: float | None = None
     best: float | None = None
+    others: float | None = None
     check: str = ""
     unit: str = "s"
 
@@ -91,6 +93,7 @@ class Measured(NamedTuple):
     limit: float | None
     rate: float | None
     best: float | None
+    others: float
 
 
 def time_both(
@@ -105,13 +108,17 @@ def time_both(
     products = work.products if work else []
     for i, product in enumerate(products):
         workloads[f"product {i}"] = product_workload(product, bool(work and work.backward))
+    other_work = OtherWork()
     seconds = interleave(workloads, bench.rounds, bench.budget, warm_up)
+    others = other_work.share()
     ours_and_reference = Timing.of(seconds["ours"]), Timing.of(seconds["reference"])
     if work is None:
-        return Measured(*ours_and_reference, None, None, None)
+        return Measured(*ours_and_reference, None, None, None, others)
     medians = [statistics.median(seconds[f"product {i}"]) for i in range(len(products))]
     rate = matmul_rate(work, medians)
-    return Measured(*ours_and_reference, work.operations / rate, rate, best_rate(work, medians))
+    return Measured(
+        *ours_and_reference, work.operations / rate, rate, best_rate(work, medians), others
+    )
 
 
 def build_model(package: Package, shape: ModelShape, max_length: int, **options: Any) -> Any:

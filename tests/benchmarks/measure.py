@@ -65,6 +65,29 @@ def interleave(
     return seconds
 
 
+class OtherWork:
+    """How busy the cores were with anything but this process, since this was made. Linux only."""
+
+    def __init__(self) -> None:
+        self._start = self._seconds()
+
+    @staticmethod
+    def _seconds() -> tuple[float, float]:
+        stat = Path("/proc/stat")
+        if not stat.exists():
+            return 0.0, 0.0
+        ticks = [int(text) for text in stat.read_text().split("\n", 1)[0].split()[1:9]]
+        idle, waiting = ticks[3], ticks[4]
+        second = os.sysconf("SC_CLK_TCK")
+        own = sum(os.times()[:2])
+        return (sum(ticks) - idle - waiting) / second - own, sum(ticks) / second
+
+    def share(self) -> float:
+        """Of the time of all cores, 0 to 1; what a hypervisor took away counts too."""
+        (busy, total), (busy_before, total_before) = self._seconds(), self._start
+        return max(busy - busy_before, 0.0) / max(total - total_before, 1e-9)
+
+
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of a module in a new process that has computed nothing before.
 

@@ -75,7 +75,8 @@ def notes(lines: Sequence[Line]) -> list[str]:
         if line.rate is not None and line.best is not None:
             rate = f"; matmul rate {line.rate / 1e9:.0f} GFLOP/s (best {line.best / 1e9:.0f})"
         runs = f"{line.ours.runs} runs each"
-        texts.append(f"{line.path}, {line.setting}: {runs}{rate}; checked: {line.check}")
+        others = "" if line.others is None else f"; other processes: {line.others:.0%} of the cores"
+        texts.append(f"{line.path}, {line.setting}: {runs}{rate}{others}; checked: {line.check}")
     return texts
 
 
