@@ -43,6 +43,7 @@ def test_construction_refuses(overrides, words):
 
 
 X = torch.full((2, 4), 5)
+TWO = torch.tensor([2, 3])
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,23 @@ X = torch.full((2, 4), 5)
         ),
         (X, {"logits_at": torch.tensor([8])}, "valid ones are 0 to 7"),
         (X, {"logits_at": torch.tensor([[1]])}, "flat tensor of int64"),
+        (X, {"targets": TWO}, r"targets have shape \(2,\) and logits_at is None"),
+        (X, {"targets": TWO, "logits_at": TWO[:1]}, r"\(2,\) and logits_at is of shape \(1,\)"),
+        (X, {"targets": TWO[None], "logits_at": TWO}, r"targets have shape \(1, 2\)"),
+        (X, {"targets": TWO + 17, "logits_at": TWO}, "target id 20 .* vocabulary of 20"),
+        (X, {"targets": TWO - 102, "logits_at": TWO}, "target id -100 .* has the target -100"),
+        (X, {"targets": TWO - 4, "logits_at": TWO}, "target id -2 "),
+        (X, {"target_weights": torch.ones(2), "logits_at": TWO}, r"\(2,\) and targets are None"),
+        (
+            X,
+            {"targets": TWO, "logits_at": TWO, "target_weights": torch.ones(2, 1)},
+            r"target_weights have shape \(2, 1\) and targets are of shape \(2,\)",
+        ),
+        (
+            X,
+            {"targets": TWO, "logits_at": TWO, "target_weights": torch.ones(())},
+            r"target_weights have shape \(\)",
+        ),
     ],
 )
 def test_forward_refuses(x, kwargs, words):
