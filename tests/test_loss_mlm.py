@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from two_ways import force_chunks, force_packing
 
 from xlm_mlm import MLMLoss, RotaryTransformerMLMModel
 from xlm_mlm.modeling.masks import segment_block_mask
@@ -70,6 +71,69 @@ def test_equals_the_loop(tokenizer, padding, visible, factor):
     assert loss.loss_fn(batch)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("visible", [False, True])
+@pytest.mark.parametrize("factor", [False, True])
+def test_our_network_scores_the_same_by_its_fast_paths(
+    monkeypatch, tokenizer, visible, factor, packed
+):
+    model, batch = transformer(), make_batch()
+    force_packing(monkeypatch, False)
+    expected = naive_loss(
+        model(batch["input_ids"], batch["attention_mask"]), batch, visible, factor
+    )
+    force_packing(monkeypatch, packed)
+    force_chunks(monkeypatch)
+    loss = MLMLoss(False, visible, model, tokenizer, factor)(batch)["loss"]
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+class Declaring(FixedLogits):
+    """A model of the protocol that also declares the keywords of a forward of its own."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.asked = {}
+
+    def some_logits(self, logits_at):
+        self.asked = {"logits_at": logits_at}
+        return self.logits.flatten(0, 1)[logits_at]
+
+
+class TakesLogitsAt(Declaring):
+    def forward(self, x_t, attention_mask=None, positions=None, *, logits_at=None):
+        return self.some_logits(logits_at)
+
+
+class TakesTargets(Declaring):
+    def forward(
+        self,
+        x_t,
+        attention_mask=None,
+        positions=None,
+        *,
+        logits_at=None,
+        targets=None,
+        target_weights=None,
+    ):
+        logits = self.some_logits(logits_at)
+        self.asked.update(targets=targets, target_weights=target_weights)
+        return -(logits.log_softmax(-1)[range(len(targets)), targets] * target_weights).sum()
+
+
+@pytest.mark.parametrize("kind", [TakesLogitsAt, TakesTargets])
+def test_a_model_is_given_no_keyword_but_those_it_declares(tokenizer, kind):
+    model, batch = kind(3, 5), make_batch()
+    loss = MLMLoss(model=model, tokenizer=tokenizer, use_num_masked_factor=True)(batch)["loss"]
+    assert loss.item() == pytest.approx(naive_loss(model.logits, batch, False, True), rel=1e-5)
+    assert model.asked["logits_at"].tolist() == [0, 2, 6]
+    if kind is TakesTargets:
+        assert model.asked["targets"].tolist() == [5, 7, 10]
+        # Three terms; two masked tokens in the first row and one in the second.
+        expected = torch.tensor([1 / 9, 1 / 9, 1 / 6])
+        torch.testing.assert_close(model.asked["target_weights"], expected)
+
+
 def test_a_uniform_model_scores_the_log_of_the_vocabulary(tokenizer):
     model = FixedLogits(3, 5)
     torch.nn.init.zeros_(model.logits)
@@ -98,11 +162,15 @@ def test_nothing_masked_gives_zero_and_zero_gradients(tokenizer, model):
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
-def test_gradients_equal_those_of_the_whole_logits(tokenizer):
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients_equal_those_of_the_whole_logits(monkeypatch, tokenizer, packed):
     model, batch = transformer(), make_batch()
+    force_packing(monkeypatch, packed)
+    force_chunks(monkeypatch)
     MLMLoss(model=model, tokenizer=tokenizer)(batch)["loss"].backward()
     ours = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
+    force_packing(monkeypatch, False)
     logits = model(batch["input_ids"], batch["attention_mask"])
     counted = (batch["input_ids"] == MASK) & (batch["target_ids"] != -100)
     picked = logits[counted].log_softmax(-1)
@@ -148,8 +216,11 @@ def packed_batch():
     }
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("flex", [False, True])
-def test_packed_segments_score_as_if_alone(tokenizer, flex):
+def test_packed_segments_score_as_if_alone(monkeypatch, tokenizer, flex, packed):
+    force_packing(monkeypatch, packed)
+    force_chunks(monkeypatch)
     model, batch = transformer(use_flex_attn=flex), packed_batch()
     loss = MLMLoss(model=model, tokenizer=tokenizer)
     packed = loss(batch)["loss"]
