@@ -200,6 +200,20 @@ def test_attention_and_branches_drop_in_training_only(monkeypatch):
     assert torch.equal(model.eval()(x), model(x))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_seed_decides_what_drops(monkeypatch, packed):
+    force_packing(monkeypatch, packed)
+    model, x = build(dropout=0.5).train(), rows()
+    valid = torch.ones(3, 7, dtype=torch.bool)
+    valid[0, 2:] = valid[1, :1] = False
+    first, second = model(x, valid), model(x, valid)
+    assert not torch.equal(first, second)
+    torch.manual_seed(4)
+    again = model(x, valid)
+    torch.manual_seed(4)
+    assert torch.equal(model(x, valid), again)
+
+
 def test_epsilon_reaches_every_norm():
     model = build(layer_norm_eps=0.25)
     norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
@@ -223,5 +237,7 @@ def test_positions_of_one_row_serve_all():
 
 
 def test_wrapped_models_are_still_asked_for_some_positions_only():
-    assert takes(torch.compile(build()), "logits_at")
-    assert takes(torch.nn.DataParallel(build()), "logits_at")
+    for keyword in ("logits_at", "targets", "target_weights"):
+        assert takes(torch.compile(build()), keyword)
+        assert takes(torch.nn.DataParallel(build()), keyword)
+    assert not takes(build(), "labels")

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import and_masks, create_block_mask
 
 from xlm_mlm.modeling.masks import (
     check_block_mask,
     dense_from_block_mask,
     open_empty_rows,
     segment_block_mask,
+    segments_of,
     validity,
 )
 
@@ -58,3 +60,12 @@ def test_a_block_mask_of_one_row_serves_any_batch():
     check_block_mask(mask, 7, 5)
     with pytest.raises(ValueError, match=r"must be \(1 or 7, 1 or 2, 6, 6\)"):
         check_block_mask(mask, 7, 6, heads=2)
+
+
+def test_segments_are_known_of_their_own_mask_only():
+    """Of a part of such a mask, or of one combined with another, they would say too little."""
+    mask = segment_block_mask(SEGMENTS)
+    assert segments_of(mask) is SEGMENTS
+    both = and_masks(mask.mask_mod, lambda b, h, q, k: q >= k)
+    assert segments_of(create_block_mask(both, 2, None, 5, 5, "cpu")) is None
+    assert segments_of(mask[1:]) is None
