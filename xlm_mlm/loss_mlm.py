@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Integer
 from torch import Tensor
 from xlm.harness import LossFunction
 
 from xlm_mlm.checks import require_token_id
-from xlm_mlm.model_mlm import logits_at_positions
+from xlm_mlm.model_mlm import call_model, check_targets, logits_at_positions, takes
+from xlm_mlm.modeling.head import plain_cross_entropy
 from xlm_mlm.modeling.masks import host_checkable, segment_block_mask
 from xlm_mlm.modeling.rotary import checked_positions
 from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch, MLMLossDict, MLMModel
@@ -97,22 +97,19 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             ValueError: there is no model, a shape does not fit, or a target is out of range.
         """
         given: Any = batch if "loss_at" in batch else self._prepare(batch)
-        flat = given["loss_at"]
-        logits = logits_at_positions(
-            self.model,
-            given["input_ids"],
-            flat,
-            given.get("attention_mask"),
-            given.get("positions"),
-            given.get("block_mask"),
-        ).float()
+        inputs, flat = given["input_ids"], given["loss_at"]
         targets = given["target_ids"].reshape(-1)[flat]
-        _check_targets(targets, logits.shape[-1])
-        terms = F.cross_entropy(logits, targets, reduction="none")
+        weights = torch.full(flat.shape, 1.0, device=flat.device) / max(flat.numel(), 1)
         if self.use_num_masked_factor:
-            per_row = 1.0 / (self._masked(given["input_ids"]).sum(dim=1) + 1.0)
-            terms = terms * per_row[flat // given["input_ids"].shape[1]]
-        return {"loss": terms.sum() / max(flat.numel(), 1)}
+            per_row = 1.0 / (self._masked(inputs).sum(dim=1) + 1.0)
+            weights = weights * per_row[flat // inputs.shape[1]]
+        rest = {name: given.get(name) for name in ("attention_mask", "positions", "block_mask")}
+        if takes(self.model, "targets"):
+            asked = {"logits_at": flat, "targets": targets, "target_weights": weights}
+            return {"loss": call_model(self.model, inputs, **rest, **asked)}
+        logits = logits_at_positions(self.model, inputs, flat, **rest)
+        check_targets(targets, flat, logits.shape[-1])
+        return {"loss": plain_cross_entropy(logits, targets, weights)}
 
     def _prepare(self, batch: MLMBatch) -> Any:
         """Return a copy of the batch with the positions that count and the `BlockMask`."""
@@ -143,7 +140,8 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
                 f"the mask token's id is {int(mask_id)}, but the model's vocabulary is "
                 f"{vocabulary}; model and tokenizer do not belong together"
             )
-        _check_targets(targets[targets != IGNORE_INDEX], vocabulary)
+        known = targets[targets != IGNORE_INDEX]
+        check_targets(known, known, vocabulary)
         if hasattr(self.model, "checked_ids"):
             self.model.checked_ids(inputs)
         positions = batch.get("positions")
@@ -177,14 +175,3 @@ def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:
             "the loss needs one target for each input token"
         )
     return inputs, targets
-
-
-def _check_targets(targets: Integer[Tensor, "N"], vocabulary: int) -> None:
-    if not targets.numel() or not host_checkable(targets):
-        return
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= vocabulary:
-        raise ValueError(
-            f"target id {high if high >= vocabulary else low} is outside the vocabulary of "
-            f"{vocabulary}; a position that is not to count has the target {IGNORE_INDEX}"
-        )

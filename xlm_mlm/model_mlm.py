@@ -19,12 +19,13 @@ from torch import Tensor
 from xlm.model import Model
 from xlm.modules.rotary_transformer import RotaryTransformerFinalLayer
 
-from xlm_mlm.checks import require_choice, require_int, require_number
-from xlm_mlm.modeling.attention import AttentionContext, prepare_mask
-from xlm_mlm.modeling.layer import MLMTransformerLayer
-from xlm_mlm.modeling.masks import host_checkable, validity
-from xlm_mlm.modeling.rotary import checked_positions, derived_positions, gather_tables
-from xlm_mlm.types_mlm import MLMModel
+from xlm_mlm.checks import require_int
+from xlm_mlm.modeling.context import lay_out
+from xlm_mlm.modeling.head import plain_cross_entropy, project, weighted_cross_entropy
+from xlm_mlm.modeling.layer import MLMTransformerLayer, is_hooked, is_plain
+from xlm_mlm.modeling.masks import host_checkable
+from xlm_mlm.modeling.options import check_ids, check_layer_options, check_sizes
+from xlm_mlm.types_mlm import IGNORE_INDEX, MLMModel
 
 
 class RotaryTransformerMLMModel(torch.nn.Module, Model):
@@ -71,9 +72,9 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         final_layer_without_normalization: bool = False,
     ) -> None:
         super().__init__()
-        _check_sizes(num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length)
-        _check_ids(num_embeddings, padding_idx, mask_idx)
-        _check_layer_options(activation, layer_norm_eps, dropout)
+        check_sizes(num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length)
+        check_ids(num_embeddings, padding_idx, mask_idx)
+        check_layer_options(activation, layer_norm_eps, dropout)
         if force_flash_attn and use_flex_attn:
             raise ValueError(
                 "force_flash_attn and use_flex_attn are both True; FlashAttention cannot evaluate "
@@ -118,8 +119,12 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         block_mask: Any | None = None,
         *,
         logits_at: Integer[Tensor, "N"] | None = None,
-    ) -> Float[Tensor, "B L V"] | Float[Tensor, "N V"]:
+        targets: Integer[Tensor, "N"] | None = None,
+        target_weights: Float[Tensor, "N"] | None = None,
+    ) -> Float[Tensor, "B L V"] | Float[Tensor, "N V"] | Float[Tensor, ""]:
         """Score every token of the vocabulary, at every position or at some.
+
+        On the CPU padding costs nothing: it is left out of the work where that pays.
 
         Args:
             x_t: token ids.
@@ -130,47 +135,52 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             block_mask: FlexAttention `BlockMask` of packed batches.
             logits_at: row-major indices into B x L; the logits of those positions are returned
                 in that order, at less cost than all. All positions if None.
+            targets: the right token at each position of `logits_at`; asks for the loss instead of
+                the logits, which are then never held all at once.
+            target_weights: of each term of the loss; by default 1 / N.
 
         Returns:
-            Logits. At positions that `attention_mask` hides they are finite and mean nothing.
+            Logits; or, with `targets`, the sum of the weighted cross-entropies, in nats and fp32.
+            Logits at positions that `attention_mask` hides are finite and mean nothing.
 
         Raises:
             ValueError: an empty input, ids outside the vocabulary, a length or position past
-                `max_length`, a mask that does not fit. Values are looked at on the CPU only.
+                `max_length`, a mask that does not fit, `targets` without `logits_at`. Values are
+                looked at on the CPU only.
         """
         x_t = self.checked_ids(x_t)
-        batch, length = x_t.shape
-        mask, kernel_mask = prepare_mask(
-            attention_mask,
-            block_mask,
-            x_t,
-            heads=self.nhead,
-            use_flex_attn=self.use_flex_attn,
-            force_flash_attn=self.force_flash_attn,
-        )
-        if positions is not None:
-            positions = checked_positions(positions, batch, length, self.max_length)
-        elif (
-            mask is not None
-            and block_mask is None
-            and attention_mask is not None
-            and attention_mask.ndim == 2
-        ):
-            # Only padding shifts positions; without it the tables are sliced, not gathered.
-            positions = derived_positions(validity(attention_mask, batch, length))
-        rotary: Any = self.encoder[0].rotary_emb
-        context = AttentionContext(
-            gather_tables(rotary.cos, rotary.sin, length, positions),
-            mask,
-            kernel_mask,
-            self.force_flash_attn and kernel_mask is None and block_mask is None,
-        )
         if logits_at is not None:
-            _check_logits_at(logits_at, batch * length)
-        x = self.embed_tokens(x_t)
+            _check_logits_at(logits_at, x_t.numel())
+        if targets is not None:
+            check_targets(targets, logits_at, self.num_embeddings)
+        _check_target_weights(target_weights, targets)
+        line = lay_out(self, x_t, attention_mask, positions, block_mask, logits_at)
+        x = self.embed_tokens(line.tokens)
         for layer in self.encoder[:-1]:
-            x = layer(x, context)
-        return self.output_layer(self.encoder[-1](x, context, logits_at))
+            x = layer(x, line.context)
+        x = self.encoder[-1](x, line.context, line.at)
+        if logits_at is None:
+            return self.output_layer(line.spread(x, *x_t.shape))
+        return self._head(x, targets, target_weights)
+
+    def _head(
+        self,
+        hidden: Float[Tensor, "N D"],
+        targets: Integer[Tensor, "N"] | None,
+        weights: Float[Tensor, "N"] | None,
+    ) -> Float[Tensor, "N V"] | Float[Tensor, ""]:
+        """Logits of the positions asked for, or the loss at them."""
+        if targets is not None and weights is None:
+            weights = torch.full(targets.shape, 1 / max(len(targets), 1), device=hidden.device)
+        head = self.output_layer
+        if is_hooked(head) or not is_plain(head.linear):
+            logits = head(hidden)
+            return logits if targets is None else plain_cross_entropy(logits, targets, weights)
+        if head.norm_final is not None:
+            hidden = head.norm_final(hidden)
+        if targets is None:
+            return project(hidden, head.linear.weight)
+        return weighted_cross_entropy(hidden, head.linear.weight, targets, weights)
 
     def checked_ids(self, x_t: Integer[Tensor, "B L"]) -> Integer[Tensor, "B L"]:
         """Return token ids as int64, refusing what the network cannot embed.
@@ -261,50 +271,6 @@ def _check_folder(folder: Path, options: set[str]) -> None:
         )
 
 
-def _check_sizes(
-    num_embeddings: int,
-    d_model: int,
-    num_layers: int,
-    nhead: int,
-    rotary_emb_dim: int,
-    max_length: int,
-) -> None:
-    require_int("num_embeddings", num_embeddings, 1)
-    require_int("d_model", d_model, 1)
-    require_int("num_layers", num_layers, 1)
-    require_int("nhead", nhead, 1)
-    require_int("max_length", max_length, 1)
-    require_int("rotary_emb_dim", rotary_emb_dim, 2)
-    if d_model % nhead:
-        raise ValueError(f"d_model is {d_model}; it must be a multiple of nhead, {nhead}")
-    head = d_model // nhead
-    if rotary_emb_dim > head or rotary_emb_dim % 2:
-        raise ValueError(
-            f"rotary_emb_dim is {rotary_emb_dim}; it must be even and at most the head's size, "
-            f"d_model / nhead = {head}"
-        )
-
-
-def _check_layer_options(activation: str, layer_norm_eps: float, dropout: float) -> None:
-    require_choice("activation", activation, ("relu", "gelu"))
-    require_number("layer_norm_eps", layer_norm_eps, 0, "finite and at least 0")
-    if require_number("dropout", dropout, 0, "at least 0 and below 1") >= 1:
-        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
-
-
-def _check_ids(num_embeddings: int, padding_idx: int, mask_idx: int) -> None:
-    for name, value in (("padding_idx", padding_idx), ("mask_idx", mask_idx)):
-        if require_int(name, value, 0) >= num_embeddings:
-            raise ValueError(
-                f"{name} is {value}; it must be below num_embeddings, {num_embeddings}"
-            )
-    if padding_idx == mask_idx:
-        raise ValueError(
-            f"padding_idx and mask_idx are both {mask_idx}; they must differ, or padding would "
-            "be taken for a token to fill in"
-        )
-
-
 def _check_logits_at(logits_at: Tensor, positions: int) -> None:
     if not isinstance(logits_at, Tensor) or logits_at.ndim != 1 or logits_at.dtype != torch.long:
         raise ValueError(
@@ -320,14 +286,47 @@ def _check_logits_at(logits_at: Tensor, positions: int) -> None:
             )
 
 
-def takes_logits_at(model: MLMModel) -> bool:
-    """Whether a model can be asked for the logits of some positions only."""
+def _check_target_weights(weights: Tensor | None, targets: Tensor | None) -> None:
+    # Of another shape they would broadcast, and count every term several times.
+    if weights is not None and (targets is None or weights.shape != targets.shape):
+        asked = "None" if targets is None else f"of shape {tuple(targets.shape)}"
+        raise ValueError(
+            f"target_weights have shape {tuple(weights.shape)} and targets are {asked}; there must "
+            "be one weight for each target"
+        )
+
+
+def check_targets(targets: Integer[Tensor, "N"], logits_at: Tensor | None, vocabulary: int) -> None:
+    """Refuse targets that cannot be scored.
+
+    Raises:
+        ValueError: not one for each position of `logits_at`, or (looked for on the CPU only)
+            outside the vocabulary.
+    """
+    if logits_at is None or targets.shape != logits_at.shape:
+        asked = "None" if logits_at is None else f"of shape {tuple(logits_at.shape)}"
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)} and logits_at is {asked}; there must be "
+            "one target for each position asked for"
+        )
+    if not targets.numel() or not host_checkable(targets):
+        return
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= vocabulary:
+        raise ValueError(
+            f"target id {high if high >= vocabulary else low} is outside the vocabulary of "
+            f"{vocabulary}; a position that is not to count has the target {IGNORE_INDEX}"
+        )
+
+
+def takes(model: MLMModel, keyword: str) -> bool:
+    """Whether a model's forward declares a keyword beyond those of the protocol."""
     # Look through torch.compile and DistributedDataParallel: their own forward declares nothing.
     for wrapper in ("_orig_mod", "module"):
         model = getattr(model, wrapper, model)
     forward = getattr(model, "forward", model)
     try:
-        return "logits_at" in inspect.signature(forward).parameters
+        return keyword in inspect.signature(forward).parameters
     except (TypeError, ValueError):
         return False
 
@@ -344,7 +343,7 @@ def logits_at_positions(
 
     A model that declares `logits_at` is asked for those alone; another computes all of them.
     """
-    if takes_logits_at(model):
+    if takes(model, "logits_at"):
         return call_model(model, x_t, attention_mask, positions, block_mask, logits_at=flat)
     logits = call_model(model, x_t, attention_mask, positions, block_mask)
     return pick(logits, flat, x_t)

@@ -1,6 +1,7 @@
-"""Self-attention over a host layer's weights, for all positions or for some queries only."""
+"""Self-attention over a host layer's weights, for all tokens or for some queries only."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,108 +13,65 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import flex_attention
 from xlm.modules.rotary_transformer import RotaryTransformerLayer
 
-from xlm_mlm.modeling.masks import (
-    check_block_mask,
-    dense_from_block_mask,
-    host_checkable,
-    open_empty_rows,
-    validity,
-)
+from xlm_mlm.modeling.dropout import dropout
+from xlm_mlm.modeling.masks import host_checkable
+from xlm_mlm.modeling.packing import Group
 from xlm_mlm.modeling.rotary import RotaryTables, rotate
 
 
 class AttentionContext(NamedTuple):
-    """What every layer of one forward pass shares.
+    """What every layer of one forward pass shares. The tokens of a pass lie in one line of N.
 
     Attributes:
-        tables: rotary angles of every position.
-        mask: True where a query (dim 2) may see a key (dim 3); None: it sees all.
+        tables: rotary angles of every token, or of every column where all rows share them.
+        groups: the rectangles of sequences that the N tokens make up, one after the other.
+        mask: True where a query (dim 2) may see a key (dim 3); None: it sees its whole sequence.
+            With a mask there is one group, the padded batch.
         block_mask: set when FlexAttention's kernel evaluates the mask instead.
         flash_only: allow no kernel but FlashAttention.
     """
 
     tables: RotaryTables
-    mask: Bool[Tensor, "B H Q L"] | None
-    block_mask: Any | None
-    flash_only: bool
+    groups: tuple[Group, ...]
+    mask: Bool[Tensor, "B H Q L"] | None = None
+    block_mask: Any | None = None
+    flash_only: bool = False
 
 
 class Queries(NamedTuple):
-    """Some positions of a batch, laid out as a grid of one line a row.
+    """Some of the tokens, laid out as a grid of one line a sequence; lines of a group are equal.
 
     Attributes:
-        flat: row-major indices into B x L.
-        rows: the row of each.
-        columns: the column of each.
-        slots: the place of each in its row's line of the grid.
-        width: length of the grid's lines: the most positions any row has.
+        at: their places in the line of N.
+        rows: the sequence of each.
+        columns: the place of each in its sequence.
+        slots: the place of each in its sequence's line of the grid.
+        cells: the place of each in the grid, line after line.
+        widths: length of the lines in each group: the most queries that any sequence of it has.
     """
 
-    flat: Integer[Tensor, "N"]
-    rows: Integer[Tensor, "N"]
-    columns: Integer[Tensor, "N"]
-    slots: Integer[Tensor, "N"]
-    width: int
+    at: Integer[Tensor, "M"]
+    rows: Integer[Tensor, "M"]
+    columns: Integer[Tensor, "M"]
+    slots: Integer[Tensor, "M"]
+    cells: Integer[Tensor, "M"]
+    widths: list[int]
 
 
-def lay_out_queries(flat: Integer[Tensor, "N"], batch: int, length: int) -> Queries:
-    """Sort positions into lines; costs a look at the counts, so for the CPU only."""
-    rows = flat.div(length, rounding_mode="floor")
+def lay_out_queries(at: Integer[Tensor, "M"], groups: tuple[Group, ...]) -> Queries:
+    """Sort tokens into lines; costs a look at the counts, so for the CPU only."""
+    sequences = torch.tensor([group.count for group in groups])
+    lengths = torch.tensor([group.length for group in groups]).repeat_interleave(sequences)
+    ends = lengths.cumsum(0)
+    rows = torch.searchsorted(ends, at, right=True)
+    counts = torch.bincount(rows, minlength=len(lengths))
     order = rows.argsort(stable=True)
-    counts = torch.bincount(rows, minlength=batch)
-    starts = counts.cumsum(0) - counts
-    slots = torch.empty_like(flat)
-    slots[order] = torch.arange(flat.numel(), device=flat.device) - starts[rows[order]]
-    return Queries(flat, rows, flat - rows * length, slots, int(counts.max()))
-
-
-def prepare_mask(
-    attention_mask: Tensor | None,
-    block_mask: Any | None,
-    x_t: Integer[Tensor, "B L"],
-    *,
-    heads: int,
-    use_flex_attn: bool,
-    force_flash_attn: bool,
-) -> tuple[Tensor | None, Any | None]:
-    """Turn what the caller gave into a dense mask or a `BlockMask` for the kernel.
-
-    Returns:
-        (dense mask or None, `BlockMask` or None); at most one of them is set.
-
-    Raises:
-        ValueError: a mask that does not fit the input, or `force_flash_attn` where
-            FlashAttention cannot serve.
-    """
-    batch, length = x_t.shape
-    if force_flash_attn and x_t.device.type != "cuda":
-        raise ValueError(
-            f"force_flash_attn=True needs a CUDA device, but the input is on {x_t.device}; "
-            "build the model with force_flash_attn=False"
-        )
-    if block_mask is not None:
-        if use_flex_attn and x_t.device.type == "cuda":
-            check_block_mask(block_mask, batch, length, heads)
-            return None, block_mask
-        # FlexAttention has no backward on the CPU: the same mask, densely.
-        return dense_from_block_mask(block_mask, batch, length, x_t.device, heads), None
-    valid = None if attention_mask is None else validity(attention_mask, batch, length)
-    if force_flash_attn:
-        _check_flash(valid)
-        return None, None
-    if valid is None or (host_checkable(valid) and bool(valid.all())):
-        return None, None
-    mask = open_empty_rows(valid)
-    return (mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]), None
-
-
-def _check_flash(valid: Tensor | None) -> None:
-    if valid is not None and not bool(valid.all()):
-        raise ValueError(
-            "force_flash_attn=True cannot hide padding, and "
-            f"{int((~valid).sum())} positions of attention_mask are hidden; build the model with "
-            "force_flash_attn=False, or use batches without padding"
-        )
+    slots = torch.empty_like(at)
+    slots[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts)[rows[order]]
+    widths = [int(part.max()) for part in counts.split(sequences.tolist())]
+    lines = torch.tensor(widths).repeat_interleave(sequences)
+    cells = (lines.cumsum(0) - lines)[rows] + slots
+    return Queries(at, rows, at - (ends - lengths)[rows], slots, cells, widths)
 
 
 @functools.cache
@@ -123,68 +81,98 @@ def _flex_kernel() -> Callable[..., Tensor]:
 
 
 def attend(
-    layer: RotaryTransformerLayer,
-    x: Float[Tensor, "B L D"],
-    context: AttentionContext,
-) -> Float[Tensor, "B L D"]:
-    """Attention of one layer at every position, before the output projection."""
-    batch, length, width = x.shape
-    qkv = layer.attn_qkv(x).view(batch, length, 3, layer.n_heads, layer.head_dim)
-    qk, v = qkv[:, :, :2].permute(2, 0, 3, 1, 4), qkv[:, :, 2].transpose(1, 2)
-    q, k = rotate(qk, context.tables).unbind(0)
-    if context.block_mask is not None:
-        out = _flex_kernel()(q, k, v, block_mask=context.block_mask)
-    else:
-        out = _sdpa(layer, q, k, v, context.mask, context)
-    return out.transpose(1, 2).reshape(batch, length, width)
+    layer: RotaryTransformerLayer, x: Float[Tensor, "N D"], context: AttentionContext
+) -> Float[Tensor, "N D"]:
+    """Attention of one layer at every token, before the output projection."""
+    heads, size, angles = layer.n_heads, layer.head_dim, len(context.tables[0])
+    # Heads first: what the rotation writes is then what the matrix products read.
+    qkv = layer.attn_qkv(x).view(-1, 3 * heads, size).transpose(0, 1)
+    turned = rotate(qkv[: 2 * heads].unflatten(1, (-1, angles)), context.tables)
+    q, k = turned.flatten(1, 2).split(heads)
+    widths = [group.length for group in context.groups]
+    return _by_group(layer, q, k, qkv[2 * heads :], widths, context.mask, context)
 
 
 def attend_from(
     layer: RotaryTransformerLayer,
-    x: Float[Tensor, "B L D"],
+    x: Float[Tensor, "N D"],
     queries: Queries,
     context: AttentionContext,
-) -> Float[Tensor, "N D"]:
-    """Attention of one layer at some positions only: keys and values of all, queries of those."""
-    batch, length, width = x.shape
-    heads, head_dim = layer.n_heads, layer.head_dim
+) -> Float[Tensor, "M D"]:
+    """Attention of one layer at some tokens only: keys and values of all, queries of those."""
+    width = x.shape[-1]
+    heads, size, angles = layer.n_heads, layer.head_dim, len(context.tables[0])
     weight = layer.attn_qkv.weight
-    kv = F.linear(x, weight[width:]).view(batch, length, 2, heads, head_dim)
-    k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-    k = rotate(k, context.tables)
+    kv = F.linear(x, weight[width:]).view(-1, 2 * heads, size).transpose(0, 1)
+    k = rotate(kv[:heads].unflatten(1, (-1, angles)), context.tables).flatten(1, 2)
 
-    q = F.linear(x.reshape(-1, width)[queries.flat], weight[:width])
-    cos, sin = (_pick(table[:, 0], queries) for table in context.tables)
-    # Rotated as N "positions" of one row, then laid out in lines.
-    q = rotate(q.view(-1, heads, head_dim).transpose(0, 1), (cos, sin)).transpose(0, 1)
-    grid = q.new_zeros(batch, queries.width, heads, head_dim)
-    grid = grid.index_put((queries.rows, queries.slots), q)
-
+    q = F.linear(x[queries.at], weight[:width]).view(-1, heads, size).transpose(0, 1)
+    cos, sin = (table[queries.at % angles] for table in context.tables)
+    cells = sum(n * g.count for n, g in zip(queries.widths, context.groups, strict=True))
+    grid = q.new_zeros(heads, cells, size).index_copy(1, queries.cells, rotate(q, (cos, sin)))
     mask = context.mask
     if mask is not None and mask.shape[2] > 1:
-        lines = mask.new_ones(batch, mask.shape[1], queries.width, length)
-        source = mask.expand(batch, -1, -1, -1)[queries.rows, :, queries.columns]
-        lines[queries.rows, :, queries.slots] = source
-        mask = lines
-    out = _sdpa(layer, grid.transpose(1, 2), k, v, mask, context)
-    return out.transpose(1, 2)[queries.rows, queries.slots].reshape(-1, width)
+        mask = _mask_of_queries(mask, queries, context.groups[0].count)
+    out = _by_group(layer, grid, k, kv[heads:], queries.widths, mask, context)
+    return out[queries.cells]
 
 
-def _pick(table: Float[Tensor, "B L R"], queries: Queries) -> Float[Tensor, "N R"]:
-    rows = queries.rows if table.shape[0] > 1 else torch.zeros_like(queries.rows)
-    return table[rows, queries.columns]
+def _mask_of_queries(mask: Tensor, queries: Queries, batch: int) -> Bool[Tensor, "B H Q L"]:
+    lines = mask.new_ones(batch, mask.shape[1], queries.widths[0], mask.shape[3])
+    source = mask.expand(batch, -1, -1, -1)[queries.rows, :, queries.columns]
+    lines[queries.rows, :, queries.slots] = source
+    return lines
 
 
-def _sdpa(
+def _by_group(
     layer: RotaryTransformerLayer,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
+    q: Float[Tensor, "H M E"],
+    k: Float[Tensor, "H N E"],
+    v: Float[Tensor, "H N E"],
+    widths: list[int],
+    mask: Bool[Tensor, "B H Q L"] | None,
     context: AttentionContext,
-) -> Tensor:
-    dropout = layer.dropout if layer.training else 0.0
+) -> Float[Tensor, "M D"]:
+    """Attention within each sequence; `widths` are the queries of a sequence, group by group."""
+    groups = context.groups
+    q_sizes = [group.count * width for group, width in zip(groups, widths, strict=True)]
+    k_sizes = [group.count * group.length for group in groups]
+    split = zip(groups, q.split(q_sizes, 1), k.split(k_sizes, 1), v.split(k_sizes, 1), strict=True)
+    parts = []
+    for group, *tensors in split:
+        if tensors[0].shape[1]:
+            rectangles = (t.unflatten(1, (group.count, -1)) for t in tensors)
+            out = _within(layer, *rectangles, mask, context)
+            parts.append(out.permute(1, 2, 0, 3).flatten(2).flatten(0, 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _within(
+    layer: RotaryTransformerLayer,
+    q: Float[Tensor, "H S Q E"],
+    k: Float[Tensor, "H S L E"],
+    v: Float[Tensor, "H S L E"],
+    mask: Bool[Tensor, "S H Q L"] | None,
+    context: AttentionContext,
+) -> Float[Tensor, "H S Q E"]:
+    if context.block_mask is not None:
+        q, k, v = (t.transpose(0, 1) for t in (q, k, v))
+        return _flex_kernel()(q, k, v, block_mask=context.block_mask).transpose(0, 1)
+    p = layer.dropout if layer.training else 0.0
     if context.flash_only:
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+    mask = None if mask is None else mask.transpose(0, 1)
+    if p and host_checkable(q) and q.dtype == torch.float32:
+        return _with_dropout(q, k, v, mask, p)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+
+
+def _with_dropout(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float
+) -> Float[Tensor, "H S Q E"]:
+    """As torch does it where no kernel has dropout, the CPU, but with dropout that is quicker."""
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return dropout(scores.softmax(dim=-1), p, True) @ v

@@ -1,11 +1,13 @@
 """One layer: the host's weights, driven so that all layers share what a pass needs once."""
 
+import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 from xlm.modules.position import RotaryEmbedding
-from xlm.modules.rotary_transformer import RotaryTransformerLayer, add_bias_apply_dropout_scale
+from xlm.modules.rotary_transformer import RotaryTransformerLayer
 
 from xlm_mlm.modeling.attention import AttentionContext, attend, attend_from, lay_out_queries
+from xlm_mlm.modeling.dropout import dropout
 from xlm_mlm.modeling.masks import host_checkable
 
 
@@ -42,36 +44,50 @@ class MLMTransformerLayer(RotaryTransformerLayer):
 
     def forward(  # type: ignore[override]  # the model prepares what the host's layer takes raw
         self,
-        x: Float[Tensor, "B L D"],
+        x: Float[Tensor, "N D"],
         context: AttentionContext,
-        only_at: Integer[Tensor, "N"] | None = None,
-    ) -> Float[Tensor, "B L D"] | Float[Tensor, "N D"]:
-        """Run the layer, at every position or at some.
+        only_at: Integer[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "N D"] | Float[Tensor, "M D"]:
+        """Run the layer, at every token of the line or at some.
 
         Args:
             x: hidden states.
             context: rotary angles and masks of this pass.
-            only_at: row-major indices into B x L; the states of those positions are returned,
-                which may attend to all. Every position if None.
+            only_at: places in the line; the states of those tokens are returned, which may attend
+                to all of their sequence. Every token if None.
         """
         normed = self.norm1(x)
         if only_at is None:
             return self._finish(x, attend(self, normed, context))
-        batch, length, width = x.shape
-        if only_at.numel() and host_checkable(x) and context.block_mask is None:
-            queries = lay_out_queries(only_at, batch, length)
+        if only_at.numel() and self._takes_some_queries(x, context):
+            queries = lay_out_queries(only_at, context.groups)
             attended = attend_from(self, normed, queries, context)
         else:
             # With no position asked for, every weight must still get its (zero) gradient.
-            attended = attend(self, normed, context).view(-1, width)[only_at]
-        return self._finish(x.reshape(-1, width)[only_at], attended)
+            attended = attend(self, normed, context)[only_at]
+        return self._finish(x[only_at], attended)
+
+    def _takes_some_queries(self, x: Tensor, context: AttentionContext) -> bool:
+        return host_checkable(x) and context.block_mask is None and is_plain(self.attn_qkv)
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer after its attention: projection, residuals and MLP."""
-        x = self._add(x, self.o_proj(attended))
-        return self._add(x, self.mlp(self.norm2(x)))
+        x = x + dropout(self.o_proj(attended), self.dropout, self.training)
+        return x + dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
 
-    def _add(self, residual: Tensor, branch: Tensor) -> Tensor:
-        return add_bias_apply_dropout_scale(
-            branch, dropout=self.dropout, residual=residual, training=self.training
-        )
+
+def is_plain(linear: torch.nn.Module) -> bool:
+    """Whether a projection is nothing but its weight: no bias, no adapter, no hook, no shard."""
+    return type(linear) is torch.nn.Linear and linear.bias is None and not is_hooked(linear)
+
+
+def is_hooked(module: torch.nn.Module) -> bool:
+    """Whether something waits for this module to be called."""
+    hooks = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+    # Some libraries replace an instance's forward instead.
+    return any(hooks) or "forward" in vars(module)

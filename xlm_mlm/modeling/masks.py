@@ -22,22 +22,25 @@ def segment_block_mask(segment_ids: Integer[Tensor, "B L"]) -> BlockMask:
     def same_segment(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return segment_ids[b, q] == segment_ids[b, k]
 
+    # So that a device without the kernel need not evaluate every pair (`segments_of`).
+    same_segment.segment_ids = segment_ids  # type: ignore[attr-defined]
     return create_block_mask(
         same_segment, batch, None, length, length, device=str(segment_ids.device)
     )
 
 
+def segments_of(block_mask: BlockMask) -> Integer[Tensor, "B L"] | None:
+    """The segments behind a mask of `segment_block_mask`; None for a mask of another origin."""
+    return getattr(block_mask.mask_mod, "segment_ids", None)
+
+
 def dense_from_block_mask(
-    block_mask: BlockMask, batch: int, length: int, device: torch.device, heads: int = 1
+    block_mask: BlockMask, batch: int, length: int, device: torch.device
 ) -> Bool[Tensor, "B H L L"]:
     """Evaluate a `BlockMask` at every pair of positions, for devices without its kernel.
 
     The first two sizes are those of the `BlockMask` (1 where it broadcasts).
-
-    Raises:
-        ValueError: the mask was built for another length, batch size or number of heads.
     """
-    check_block_mask(block_mask, batch, length, heads)
     mask_batch, mask_heads = block_mask.shape[:2]
     dense = create_mask(
         block_mask.mask_mod, mask_batch, mask_heads, length, length, device=str(device)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from xlm_mlm.modeling.masks import host_checkable
 
-RotaryTables = tuple[Float[Tensor, "B 1 L R"], Float[Tensor, "B 1 L R"]]
-"""Cosines and sines; the first size is 1 where all rows share their positions."""
+RotaryTables = tuple[Float[Tensor, "T R"], Float[Tensor, "T R"]]
+"""Cosines and sines of T positions: of one row where all share them, or of every token."""
 
 
 def derived_positions(valid: Bool[Tensor, "B L"]) -> Integer[Tensor, "B L"]:
@@ -49,19 +49,18 @@ def gather_tables(
     cos: Float[Tensor, "M R"],
     sin: Float[Tensor, "M R"],
     length: int,
-    positions: Integer[Tensor, "B L"] | None,
+    positions: Integer[Tensor, "*T"] | None,
 ) -> RotaryTables:
     """Look the angles up once; every layer shares them."""
     if positions is None:
-        return cos[None, None, :length], sin[None, None, :length]
-    return (
-        torch.nn.functional.embedding(positions, cos).unsqueeze(1),
-        torch.nn.functional.embedding(positions, sin).unsqueeze(1),
-    )
+        return cos[:length], sin[:length]
+    flat = positions.flatten()
+    lookup = torch.nn.functional.embedding
+    return lookup(flat, cos), lookup(flat, sin)
 
 
-def rotate(x: Float[Tensor, "*S H L D"], tables: RotaryTables) -> Float[Tensor, "*S H L D"]:
-    """Turn the first 2R channels of each head by the position's angles; the rest passes.
+def rotate(x: Float[Tensor, "*rows T D"], tables: RotaryTables) -> Float[Tensor, "*rows T D"]:
+    """Turn the first 2R channels by the position's angles; the rest passes.
 
     Computed in the tables' precision and returned in that of `x`.
     """
