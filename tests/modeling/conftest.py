@@ -1,0 +1,16 @@
+"""Fixtures of the tests of the network's pieces."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _one_thread():
+    """For tensors this small waiting for a second thread takes longer than the work.
+
+    On a machine with other work to do it takes 50 times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
