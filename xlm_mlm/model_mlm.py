@@ -170,16 +170,16 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         weights: Float[Tensor, "N"] | None,
     ) -> Float[Tensor, "N V"] | Float[Tensor, ""]:
         """Logits of the positions asked for, or the loss at them."""
-        if targets is not None and weights is None:
-            weights = torch.full(targets.shape, 1 / max(len(targets), 1), device=hidden.device)
         head = self.output_layer
-        if is_hooked(head) or not is_plain(head.linear):
-            logits = head(hidden)
-            return logits if targets is None else plain_cross_entropy(logits, targets, weights)
-        if head.norm_final is not None:
+        plain = is_plain(head.linear) and not is_hooked(head)
+        if plain and head.norm_final is not None:
             hidden = head.norm_final(hidden)
         if targets is None:
-            return project(hidden, head.linear.weight)
+            return project(hidden, head.linear.weight) if plain else head(hidden)
+        if weights is None:
+            weights = torch.full(targets.shape, 1 / max(len(targets), 1), device=hidden.device)
+        if not plain:
+            return plain_cross_entropy(head(hidden), targets, weights)
         return weighted_cross_entropy(hidden, head.linear.weight, targets, weights)
 
     def checked_ids(self, x_t: Integer[Tensor, "B L"]) -> Integer[Tensor, "B L"]:

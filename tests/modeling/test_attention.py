@@ -54,7 +54,7 @@ def test_groups_of_several_lengths_have_lines_of_their_own_length():
 
 
 def context_of(groups, mask=None):
-    tokens = sum(group.count * group.length for group in groups)
+    tokens = sum(group.sequences * group.length for group in groups)
     tables = RotaryEmbedding(4, cache_size=8)
     positions = torch.randint(8, (tokens,))
     return AttentionContext(gather_tables(tables.cos, tables.sin, tokens, positions), groups, mask)

@@ -26,7 +26,7 @@ SEGMENTS = {
 
 def sequences_in_order(packing):
     """The packed tokens, cut into sequences as the groups say."""
-    sizes = [group.length for group in packing.groups for _ in range(group.count)]
+    sizes = [group.length for group in packing.groups for _ in range(group.sequences)]
     return [part.tolist() for part in packing.tokens.split(sizes)] if sizes else []
 
 

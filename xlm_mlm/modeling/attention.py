@@ -60,7 +60,7 @@ class Queries(NamedTuple):
 
 def lay_out_queries(at: Integer[Tensor, "M"], groups: tuple[Group, ...]) -> Queries:
     """Sort tokens into lines; costs a look at the counts, so for the CPU only."""
-    sequences = torch.tensor([group.count for group in groups])
+    sequences = torch.tensor([group.sequences for group in groups])
     lengths = torch.tensor([group.length for group in groups]).repeat_interleave(sequences)
     ends = lengths.cumsum(0)
     rows = torch.searchsorted(ends, at, right=True)
@@ -108,11 +108,11 @@ def attend_from(
 
     q = F.linear(x[queries.at], weight[:width]).view(-1, heads, size).transpose(0, 1)
     cos, sin = (table[queries.at % angles] for table in context.tables)
-    cells = sum(n * g.count for n, g in zip(queries.widths, context.groups, strict=True))
+    cells = sum(n * g.sequences for n, g in zip(queries.widths, context.groups, strict=True))
     grid = q.new_zeros(heads, cells, size).index_copy(1, queries.cells, rotate(q, (cos, sin)))
     mask = context.mask
     if mask is not None and mask.shape[2] > 1:
-        mask = _mask_of_queries(mask, queries, context.groups[0].count)
+        mask = _mask_of_queries(mask, queries, context.groups[0].sequences)
     out = _by_group(layer, grid, k, kv[heads:], queries.widths, mask, context)
     return out[queries.cells]
 
@@ -135,14 +135,14 @@ def _by_group(
 ) -> Float[Tensor, "M D"]:
     """Attention within each sequence; `widths` are the queries of a sequence, group by group."""
     groups = context.groups
-    q_sizes = [group.count * width for group, width in zip(groups, widths, strict=True)]
-    k_sizes = [group.count * group.length for group in groups]
+    q_sizes = [group.sequences * width for group, width in zip(groups, widths, strict=True)]
+    k_sizes = [group.sequences * group.length for group in groups]
     split = zip(groups, q.split(q_sizes, 1), k.split(k_sizes, 1), v.split(k_sizes, 1), strict=True)
     parts = []
     for group, *tensors in split:
         if tensors[0].shape[1]:
-            rectangles = (t.unflatten(1, (group.count, -1)) for t in tensors)
-            out = _within(layer, *rectangles, mask, context)
+            rectangles = [t.unflatten(1, (group.sequences, -1)) for t in tensors]
+            out = _within(layer, rectangles[0], rectangles[1], rectangles[2], mask, context)
             parts.append(out.permute(1, 2, 0, 3).flatten(2).flatten(0, 1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -123,7 +123,7 @@ def _masks(
         if model.use_flex_attn and x_t.device.type == "cuda":
             return None, block_mask
         # FlexAttention has no backward on the CPU: the same mask, densely.
-        return dense_from_block_mask(block_mask, *x_t.shape, x_t.device), None
+        return dense_from_block_mask(block_mask, len(x_t), x_t.shape[1], x_t.device), None
     if valid is None:
         return None, None
     mask = open_empty_rows(valid)

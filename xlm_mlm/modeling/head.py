@@ -99,10 +99,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 "the loss in chunks has no second derivative, so no create_graph=True; ask the "
                 "model for logits and compute the loss from them"
             )
+        hidden, weight, targets, weights = ctx.saved_tensors
         if ctx.gradients is None:
-            _, *ctx.gradients = _sum_up(*ctx.saved_tensors, ctx.kind, True)
-        (grad_hidden, grad_weight), ctx.gradients = ctx.gradients, None
-        return grad_hidden.mul_(grad_loss), grad_weight.mul_(grad_loss), None, None
+            _, *ctx.gradients = _sum_up(hidden, weight, targets, weights, ctx.kind, True)
+        (scale, grad_hidden, grad_weight), ctx.gradients = ctx.gradients, None
+        scale = scale * grad_loss
+        return grad_hidden.mul_(scale), grad_weight.mul_(scale).to(weight.dtype), None, None
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
@@ -119,21 +121,28 @@ def _sum_up(
     weights: Tensor,
     kind: torch.dtype,
     with_gradients: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss, gradient of `hidden` and gradient of `weight`; products in `kind`, sums in fp32."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Loss; a scale; gradients of `hidden` and `weight`, both still to be multiplied by it.
+
+    Products are in `kind`, sums in fp32.
+    """
     wide = torch.promote_types(kind, torch.float32)
     # Half precision has no room for small weights.
-    scale = weights.abs().max()
-    relative = weights / scale.clamp_min(torch.finfo(wide).tiny)
+    scale = weights.abs().max().clamp_min(torch.finfo(wide).tiny)
+    relative = weights / scale
     narrow, states, rows = weight.to(kind), hidden.to(kind), rows_at_once(weight)
     loss = torch.zeros((), dtype=wide, device=hidden.device)
-    grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=wide)
+    grad_hidden = torch.empty_like(hidden)
+    grad_weight = torch.zeros_like(weight, dtype=wide) if with_gradients else loss
+    # Made once: fresh memory of this size costs as much as the work on it.
+    room = hidden.new_empty(2, len(weight) * rows, dtype=wide)
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
         target, factor = targets[None, part], relative[part, None]
         # Laid out (V, rows): half as fast again as the product laid out the other way.
-        logits = (narrow @ states[part].T).to(wide)
-        p = logits.softmax(dim=0)
+        logits, p = (r[: len(weight) * target.numel()].view(len(weight), -1) for r in room)
+        _product(narrow, states[part].T, logits)
+        torch.softmax(logits, 0, out=p)
         # log-sum-exp from the largest entry, where p cannot be 0.
         log_sum = logits.amax(dim=0) - p.amax(dim=0).log()
         # No dot product: autocast would take that in half precision.
@@ -141,11 +150,18 @@ def _sum_up(
         if not with_gradients:
             continue
         p.scatter_add_(0, target, p.new_full(target.shape, -1.0))
-        p = p.to(kind)
-        grad_hidden[part] = (p.T @ narrow).to(hidden.dtype) * factor
+        _product(p.T.to(kind), narrow, grad_hidden[part])
+        grad_hidden[part] *= factor
         weighted = states[part] * factor.to(kind)
         if kind == wide:
             grad_weight.addmm_(p, weighted)
         else:
-            grad_weight += p @ weighted
-    return loss, grad_hidden.mul_(scale), grad_weight.mul_(scale).to(weight.dtype)
+            grad_weight += p.to(kind) @ weighted
+    return loss, scale, grad_hidden, grad_weight
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    if out.dtype == a.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(a @ b)

@@ -20,11 +20,11 @@ class Group(NamedTuple):
     """Adjacent sequences of one length.
 
     Attributes:
-        count: how many.
+        sequences: how many.
         length: tokens of each.
     """
 
-    count: int
+    sequences: int
     length: int
 
 
@@ -66,7 +66,7 @@ def _packing(tokens: Tensor, lengths: Tensor, size: int) -> Packing:
     places[tokens] = torch.arange(len(tokens))
     sizes, counts = lengths[lengths > 0].unique(return_counts=True)
     groups = zip(counts.tolist(), sizes.tolist(), strict=True)
-    return Packing(tokens, places, tuple(Group(count, length) for count, length in groups))
+    return Packing(tokens, places, tuple(Group(sequences, length) for sequences, length in groups))
 
 
 def pays(packing: Packing, length: int, width: int) -> bool:
@@ -74,7 +74,7 @@ def pays(packing: Packing, length: int, width: int) -> bool:
 
     A layer takes 24 d^2 operations a token, and 4 d a pair of tokens that attends.
     """
-    pairs = sum(group.count * group.length**2 for group in packing.groups)
+    pairs = sum(group.sequences * group.length**2 for group in packing.groups)
     tokens_spared = packing.places.numel() - packing.tokens.numel()
     pairs_spared = packing.places.numel() * length - pairs
     spared = 24 * width**2 * tokens_spared + 4 * width * pairs_spared
