@@ -29,9 +29,14 @@ def project(hidden: Float[Tensor, "N D"], weight: Float[Tensor, "V D"]) -> Float
     if not quick or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return F.linear(hidden, weight)
     logits = hidden.new_empty(len(hidden), len(weight))
-    for block, out in zip(weight.split(_BLOCK), logits.split(_BLOCK, dim=1), strict=True):
-        out.copy_((block @ hidden.T).T)
+    _project_blocks(hidden, weight, logits)
     return logits
+
+
+def _project_blocks(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Write the logits into `out`, which may be wider in type than the products."""
+    for block, part in zip(weight.split(_BLOCK), out.split(_BLOCK, dim=1), strict=True):
+        part.copy_((block @ hidden.T).T)
 
 
 def weighted_cross_entropy(
@@ -133,30 +138,26 @@ def _sum_up(
     narrow, states, rows = weight.to(kind), hidden.to(kind), rows_at_once(weight)
     loss = torch.zeros((), dtype=wide, device=hidden.device)
     grad_hidden = torch.empty_like(hidden)
-    grad_weight = torch.zeros_like(weight, dtype=wide) if with_gradients else loss
+    grad_weight = torch.empty_like(weight, dtype=wide) if with_gradients else loss
     # Made once: fresh memory of this size costs as much as the work on it.
-    room = hidden.new_empty(2, len(weight) * rows, dtype=wide)
+    room = hidden.new_empty(2, min(rows, len(hidden)), len(weight), dtype=wide)
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
-        target, factor = targets[None, part], relative[part, None]
-        # Laid out (V, rows): half as fast again as the product laid out the other way.
-        logits, p = (r[: len(weight) * target.numel()].view(len(weight), -1) for r in room)
-        _product(narrow, states[part].T, logits)
-        torch.softmax(logits, 0, out=p)
+        target, factor = targets[part, None], relative[part, None]
+        logits, p = room[:, : len(target)]
+        _project_blocks(states[part], narrow, logits)
+        torch.softmax(logits, 1, out=p)
         # log-sum-exp from the largest entry, where p cannot be 0.
-        log_sum = logits.amax(dim=0) - p.amax(dim=0).log()
+        log_sum = logits.amax(dim=1) - p.amax(dim=1).log()
         # No dot product: autocast would take that in half precision.
-        loss += ((log_sum - logits.gather(0, target)[0]) * weights[part]).sum()
+        loss += ((log_sum - logits.gather(1, target).squeeze(1)) * weights[part]).sum()
         if not with_gradients:
             continue
-        p.scatter_add_(0, target, p.new_full(target.shape, -1.0))
-        _product(p.T.to(kind), narrow, grad_hidden[part])
+        p.scatter_add_(1, target, p.new_full(target.shape, -1.0))
+        _product(p.to(kind), narrow, grad_hidden[part])
         grad_hidden[part] *= factor
         weighted = states[part] * factor.to(kind)
-        if kind == wide:
-            grad_weight.addmm_(p, weighted)
-        else:
-            grad_weight += p.to(kind) @ weighted
+        _add_product(p.to(kind).T, weighted, grad_weight, fresh=start == 0)
     return loss, scale, grad_hidden, grad_weight
 
 
@@ -165,3 +166,13 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
         torch.mm(a, b, out=out)
     else:
         out.copy_(a @ b)
+
+
+def _add_product(a: Tensor, b: Tensor, total: Tensor, *, fresh: bool) -> None:
+    """Add to `total`, or begin it."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b, beta=0 if fresh else 1)
+    elif fresh:
+        total.copy_(a @ b)
+    else:
+        total += a @ b
