@@ -142,8 +142,12 @@ class MLMStepResults(TypedDict):
 class MLMModel(Protocol):
     """Anything that can stand in for the network: loss and predictor need no more than this.
 
-    A model may also declare the keyword `logits_at` (flat row-major indices into B x L); it is
-    then asked for the logits of those positions alone, as Float[N, V].
+    A model may also declare further keywords, and is then asked for less:
+
+    - `logits_at` (flat row-major indices into B x L): the logits of those positions alone, as
+      Float[N, V]. They are the caller's, who may change them.
+    - `targets` and `target_weights` (N of each, with `logits_at`): instead of logits, the sum of
+      the weighted cross-entropies, a scalar in fp32.
     """
 
     def __call__(

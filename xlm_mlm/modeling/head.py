@@ -29,12 +29,15 @@ def project(hidden: Float[Tensor, "N D"], weight: Float[Tensor, "V D"]) -> Float
     if not quick or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return F.linear(hidden, weight)
     logits = hidden.new_empty(len(hidden), len(weight))
-    _project_blocks(hidden, weight, logits)
+    _project_into(logits, hidden, weight)
     return logits
 
 
-def _project_blocks(hidden: Tensor, weight: Tensor, out: Tensor) -> None:
+def _project_into(out: Tensor, hidden: Tensor, weight: Tensor) -> None:
     """Write the logits into `out`, which may be wider in type than the products."""
+    if hidden.device.type != "cpu":
+        _product(hidden, weight.T, out)
+        return
     for block, part in zip(weight.split(_BLOCK), out.split(_BLOCK, dim=1), strict=True):
         part.copy_((block @ hidden.T).T)
 
@@ -145,7 +148,7 @@ def _sum_up(
         part = slice(start, start + rows)
         target, factor = targets[part, None], relative[part, None]
         logits, p = room[:, : len(target)]
-        _project_blocks(states[part], narrow, logits)
+        _project_into(logits, states[part], narrow)
         torch.softmax(logits, 1, out=p)
         # log-sum-exp from the largest entry, where p cannot be 0.
         log_sum = logits.amax(dim=1) - p.amax(dim=1).log()
