@@ -155,13 +155,21 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             check_targets(targets, logits_at, self.num_embeddings)
         _check_target_weights(target_weights, targets)
         line = lay_out(self, x_t, attention_mask, positions, block_mask, logits_at)
-        x = self.embed_tokens(line.tokens)
+        tokens, repeats = line.distinct(allowed=self._shares_first_layer())
+        x = self.embed_tokens(tokens)
         for layer in self.encoder[:-1]:
-            x = layer(x, line.context)
+            x = layer(x, line.context, repeats=repeats)
+            repeats = None
         x = self.encoder[-1](x, line.context, line.at)
         if logits_at is None:
             return self.output_layer(line.spread(x, *x_t.shape))
         return self._head(x, targets, target_weights)
+
+    def _shares_first_layer(self) -> bool:
+        """Whether nobody minds that the first layer is given each distinct token once."""
+        first: Any = self.encoder[0]
+        seen = is_hooked(self.embed_tokens) or is_hooked(first) or is_hooked(first.norm1)
+        return len(self.encoder) > 1 and not seen and is_plain(first.attn_qkv)
 
     def _head(
         self,

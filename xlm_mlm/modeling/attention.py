@@ -81,12 +81,21 @@ def _flex_kernel() -> Callable[..., Tensor]:
 
 
 def attend(
-    layer: RotaryTransformerLayer, x: Float[Tensor, "N D"], context: AttentionContext
+    layer: RotaryTransformerLayer,
+    x: Float[Tensor, "N D"] | Float[Tensor, "U D"],
+    context: AttentionContext,
+    repeats: Integer[Tensor, "N"] | None = None,
 ) -> Float[Tensor, "N D"]:
-    """Attention of one layer at every token, before the output projection."""
+    """Attention of one layer at every token, before the output projection.
+
+    With `repeats`, the state of token i of the line is `x[repeats[i]]`.
+    """
     heads, size, angles = layer.n_heads, layer.head_dim, len(context.tables[0])
     # Heads first: what the rotation writes is then what the matrix products read.
-    qkv = layer.attn_qkv(x).view(-1, 3 * heads, size).transpose(0, 1)
+    qkv = layer.attn_qkv(x)
+    if repeats is not None:
+        qkv = F.embedding(repeats, qkv)
+    qkv = qkv.view(-1, 3 * heads, size).transpose(0, 1)
     turned = rotate(qkv[: 2 * heads].unflatten(1, (-1, angles)), context.tables)
     q, k = turned.flatten(1, 2).split(heads)
     widths = [group.length for group in context.groups]

@@ -34,6 +34,20 @@ class Line(NamedTuple):
     at: Integer[Tensor, "M"] | None
     packing: Packing | None
 
+    def distinct(
+        self, *, allowed: bool
+    ) -> tuple[Integer[Tensor, "U"], Integer[Tensor, "N"] | None]:
+        """The ids without repetition, and the place of each token's among them.
+
+        Before the first layer a token's state is its embedding, and masks are many and alike. All
+        ids and None where that is not `allowed`, too few repeat to be worth it, or where to look
+        would synchronise.
+        """
+        if not allowed or not host_checkable(self.tokens):
+            return self.tokens, None
+        ids, repeats = self.tokens.unique(return_inverse=True)
+        return (ids, repeats) if 2 * len(ids) <= len(repeats) else (self.tokens, None)
+
     def spread(self, states: Float[Tensor, "N D"], batch: int, length: int) -> Tensor:
         """Put the states of all tokens back into (B, L, D); zeros where a token was left out."""
         if self.packing is not None:

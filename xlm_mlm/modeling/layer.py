@@ -1,6 +1,7 @@
 """One layer: the host's weights, driven so that all layers share what a pass needs once."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
 from xlm.modules.position import RotaryEmbedding
@@ -47,9 +48,10 @@ class MLMTransformerLayer(RotaryTransformerLayer):
 
     def forward(  # type: ignore[override]  # the model prepares what the host's layer takes raw
         self,
-        x: Float[Tensor, "N D"],
+        x: Float[Tensor, "N D"] | Float[Tensor, "U D"],
         context: AttentionContext,
         only_at: Integer[Tensor, "M"] | None = None,
+        repeats: Integer[Tensor, "N"] | None = None,
     ) -> Float[Tensor, "N D"] | Float[Tensor, "M D"]:
         """Run the layer, at every token of the line or at some.
 
@@ -58,8 +60,13 @@ class MLMTransformerLayer(RotaryTransformerLayer):
             context: rotary angles and masks of this pass.
             only_at: places in the line; the states of those tokens are returned, which may attend
                 to all of their sequence. Every token if None.
+            repeats: which line of `x` is the state of each token, where many are equal: those are
+                normalised and projected once. Not together with `only_at`.
         """
         normed = self.norm1(x)
+        if repeats is not None:
+            attended = attend(self, normed, context, repeats)
+            return self._finish(F.embedding(repeats, x), attended)
         if only_at is None:
             return self._finish(x, attend(self, normed, context))
         if only_at.numel() and self._takes_some_queries(x, context):
