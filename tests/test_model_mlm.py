@@ -241,3 +241,31 @@ def test_wrapped_models_are_still_asked_for_some_positions_only():
         assert takes(torch.compile(build()), keyword)
         assert takes(torch.nn.DataParallel(build()), keyword)
     assert not takes(build(), "labels")
+
+
+def test_an_output_layer_of_another_class_is_called():
+    """Wrappers that shard weights gather them when they are called, and at no other time."""
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, wrapped):
+            super().__init__()
+            self.wrapped = wrapped
+            self.calls = 0
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(self.wrapped, name)
+
+        def forward(self, x):
+            self.calls += 1
+            return self.wrapped(x)
+
+    model, x = build(), rows()
+    at, targets = torch.tensor([0, 8, 20]), torch.tensor([4, 5, 6])
+    expected = model(x, logits_at=at), model(x, logits_at=at, targets=targets)
+    model.output_layer = Wrapper(model.output_layer)
+    torch.testing.assert_close(model(x, logits_at=at), expected[0])
+    torch.testing.assert_close(model(x, logits_at=at, targets=targets), expected[1])
+    assert model.output_layer.calls == 2

@@ -81,6 +81,8 @@ TWO = torch.tensor([2, 3])
         (X, {"targets": TWO}, r"targets have shape \(2,\) and logits_at is None"),
         (X, {"targets": TWO, "logits_at": TWO[:1]}, r"\(2,\) and logits_at is of shape \(1,\)"),
         (X, {"targets": TWO[None], "logits_at": TWO}, r"targets have shape \(1, 2\)"),
+        (X, {"targets": [3, 4], "logits_at": TWO}, r"targets are \[3, 4\]; they must be a tensor"),
+        (X, {"targets": TWO.int(), "logits_at": TWO}, "they must be a tensor of int64"),
         (X, {"targets": TWO + 17, "logits_at": TWO}, "target id 20 .* vocabulary of 20"),
         (X, {"targets": TWO - 102, "logits_at": TWO}, "target id -100 .* has the target -100"),
         (X, {"targets": TWO - 4, "logits_at": TWO}, "target id -2 "),

@@ -8,7 +8,8 @@ from torch import Tensor
 from xlm.harness import LossFunction
 
 from xlm_mlm.checks import require_token_id
-from xlm_mlm.model_mlm import call_model, check_targets, logits_at_positions, takes
+from xlm_mlm.model_mlm import call_model, logits_at_positions, takes
+from xlm_mlm.modeling.asking import check_target_ids
 from xlm_mlm.modeling.head import plain_cross_entropy
 from xlm_mlm.modeling.masks import host_checkable, segment_block_mask
 from xlm_mlm.modeling.rotary import checked_positions
@@ -99,6 +100,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         given: Any = batch if "loss_at" in batch else self._prepare(batch)
         inputs, flat = given["input_ids"], given["loss_at"]
         targets = given["target_ids"].reshape(-1)[flat]
+        # Divided as a tensor: a number made of N would tie a compiled loss to this N.
         weights = torch.full(flat.shape, 1.0, device=flat.device) / max(flat.numel(), 1)
         if self.use_num_masked_factor:
             per_row = 1.0 / (self._masked(inputs).sum(dim=1) + 1.0)
@@ -108,7 +110,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             asked = {"logits_at": flat, "targets": targets, "target_weights": weights}
             return {"loss": call_model(self.model, inputs, **rest, **asked)}
         logits = logits_at_positions(self.model, inputs, flat, **rest)
-        check_targets(targets, flat, logits.shape[-1])
+        check_target_ids(targets, logits.shape[-1])
         return {"loss": plain_cross_entropy(logits, targets, weights)}
 
     def _prepare(self, batch: MLMBatch) -> Any:
@@ -141,7 +143,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
                 f"{vocabulary}; model and tokenizer do not belong together"
             )
         known = targets[targets != IGNORE_INDEX]
-        check_targets(known, known, vocabulary)
+        check_target_ids(known, vocabulary)
         if hasattr(self.model, "checked_ids"):
             self.model.checked_ids(inputs)
         positions = batch.get("positions")

@@ -20,12 +20,13 @@ from xlm.model import Model
 from xlm.modules.rotary_transformer import RotaryTransformerFinalLayer
 
 from xlm_mlm.checks import require_int
-from xlm_mlm.modeling.context import lay_out
+from xlm_mlm.modeling.asking import check_logits_at, check_target_weights, check_targets
+from xlm_mlm.modeling.context import Line, lay_out
 from xlm_mlm.modeling.head import plain_cross_entropy, project, weighted_cross_entropy
 from xlm_mlm.modeling.layer import MLMTransformerLayer, is_hooked, is_plain
 from xlm_mlm.modeling.masks import host_checkable
 from xlm_mlm.modeling.options import check_ids, check_layer_options, check_sizes
-from xlm_mlm.types_mlm import IGNORE_INDEX, MLMModel
+from xlm_mlm.types_mlm import MLMModel
 
 
 class RotaryTransformerMLMModel(torch.nn.Module, Model):
@@ -136,8 +137,8 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             logits_at: row-major indices into B x L; the logits of those positions are returned
                 in that order, at less cost than all. All positions if None.
             targets: the right token at each position of `logits_at`; asks for the loss instead of
-                the logits, which are then never held all at once.
-            target_weights: of each term of the loss; by default 1 / N.
+                the logits, which then are not all held at once where they would be many.
+            target_weights: of each term of the loss, constants; by default 1 / N.
 
         Returns:
             Logits; or, with `targets`, the sum of the weighted cross-entropies, in nats and fp32.
@@ -150,26 +151,40 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         """
         x_t = self.checked_ids(x_t)
         if logits_at is not None:
-            _check_logits_at(logits_at, x_t.numel())
+            check_logits_at(logits_at, x_t.numel())
         if targets is not None:
             check_targets(targets, logits_at, self.num_embeddings)
-        _check_target_weights(target_weights, targets)
+        check_target_weights(target_weights, targets)
         line = lay_out(self, x_t, attention_mask, positions, block_mask, logits_at)
-        tokens, repeats = line.distinct(allowed=self._shares_first_layer())
-        x = self.embed_tokens(tokens)
-        for layer in self.encoder[:-1]:
-            x = layer(x, line.context, repeats=repeats)
-            repeats = None
+        x = self._through_all_but_last(line)
         x = self.encoder[-1](x, line.context, line.at)
         if logits_at is None:
             return self.output_layer(line.spread(x, *x_t.shape))
         return self._head(x, targets, target_weights)
 
-    def _shares_first_layer(self) -> bool:
-        """Whether nobody minds that the first layer is given each distinct token once."""
+    def _through_all_but_last(self, line: Line) -> Float[Tensor, "N D"]:
+        rest = self.encoder[:-1]
+        if len(rest) and host_checkable(line.tokens) and self._may_share_first_layer():
+            tokens, repeats = line.distinct()
+            if repeats is not None:
+                x = rest[0](self.embed_tokens(tokens), line.context, repeats=repeats)
+                for layer in rest[1:]:
+                    x = layer(x, line.context)
+                return x
+        x = self.embed_tokens(line.tokens)
+        for layer in rest:
+            x = layer(x, line.context)
+        return x
+
+    def _may_share_first_layer(self) -> bool:
+        """Whether nobody minds that the first layer is given each distinct token once.
+
+        In fp32 only: the gradients of a token's many places are added up in the states' type.
+        """
         first: Any = self.encoder[0]
         seen = is_hooked(self.embed_tokens) or is_hooked(first) or is_hooked(first.norm1)
-        return len(self.encoder) > 1 and not seen and is_plain(first.attn_qkv)
+        narrow = self.embed_tokens.weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        return not (seen or narrow) and is_plain(first.attn_qkv)
 
     def _head(
         self,
@@ -179,7 +194,9 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
     ) -> Float[Tensor, "N V"] | Float[Tensor, ""]:
         """Logits of the positions asked for, or the loss at them."""
         head = self.output_layer
-        plain = is_plain(head.linear) and not is_hooked(head)
+        # A wrapper of another class, FSDP's for one, gathers the weights when it is called.
+        whole = type(head) is RotaryTransformerFinalLayer and not is_hooked(head)
+        plain = whole and is_plain(head.linear)
         if plain and head.norm_final is not None:
             hidden = head.norm_final(hidden)
         if targets is None:
@@ -276,54 +293,6 @@ def _check_folder(folder: Path, options: set[str]) -> None:
         raise ValueError(
             f"{folder / 'config.json'} has unknown options {', '.join(unknown)}; known ones: "
             f"{', '.join(sorted(options - {'self'}))}"
-        )
-
-
-def _check_logits_at(logits_at: Tensor, positions: int) -> None:
-    if not isinstance(logits_at, Tensor) or logits_at.ndim != 1 or logits_at.dtype != torch.long:
-        raise ValueError(
-            f"logits_at is {logits_at!r:.80}; it must be a flat tensor of int64 indices into "
-            "batch x length"
-        )
-    if logits_at.numel() and host_checkable(logits_at):
-        low, high = int(logits_at.min()), int(logits_at.max())
-        if low < 0 or high >= positions:
-            raise ValueError(
-                f"logits_at holds indices from {low} to {high}; batch x length is {positions}, so "
-                f"valid ones are 0 to {positions - 1}"
-            )
-
-
-def _check_target_weights(weights: Tensor | None, targets: Tensor | None) -> None:
-    # Of another shape they would broadcast, and count every term several times.
-    if weights is not None and (targets is None or weights.shape != targets.shape):
-        asked = "None" if targets is None else f"of shape {tuple(targets.shape)}"
-        raise ValueError(
-            f"target_weights have shape {tuple(weights.shape)} and targets are {asked}; there must "
-            "be one weight for each target"
-        )
-
-
-def check_targets(targets: Integer[Tensor, "N"], logits_at: Tensor | None, vocabulary: int) -> None:
-    """Refuse targets that cannot be scored.
-
-    Raises:
-        ValueError: not one for each position of `logits_at`, or (looked for on the CPU only)
-            outside the vocabulary.
-    """
-    if logits_at is None or targets.shape != logits_at.shape:
-        asked = "None" if logits_at is None else f"of shape {tuple(logits_at.shape)}"
-        raise ValueError(
-            f"targets have shape {tuple(targets.shape)} and logits_at is {asked}; there must be "
-            "one target for each position asked for"
-        )
-    if not targets.numel() or not host_checkable(targets):
-        return
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= vocabulary:
-        raise ValueError(
-            f"target id {high if high >= vocabulary else low} is outside the vocabulary of "
-            f"{vocabulary}; a position that is not to count has the target {IGNORE_INDEX}"
         )
 
 

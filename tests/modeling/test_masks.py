@@ -57,7 +57,7 @@ def test_other_masks_are_refused(mask, words):
 
 def test_a_block_mask_of_one_row_serves_any_batch():
     mask = segment_block_mask(SEGMENTS[:1])
-    check_block_mask(mask, 7, 5)
+    check_block_mask(mask, 7, 5, 1)
     with pytest.raises(ValueError, match=r"must be \(1 or 7, 1 or 2, 6, 6\)"):
         check_block_mask(mask, 7, 6, heads=2)
 
@@ -69,3 +69,13 @@ def test_segments_are_known_of_their_own_mask_only():
     both = and_masks(mask.mask_mod, lambda b, h, q, k: q >= k)
     assert segments_of(create_block_mask(both, 2, None, 5, 5, "cpu")) is None
     assert segments_of(mask[1:]) is None
+
+
+def test_a_strangers_attribute_does_not_make_segments():
+    def causal(b, h, q, k):
+        return q >= k
+
+    causal.segment_ids = SEGMENTS
+    mask = create_block_mask(causal, None, None, 5, 5, device="cpu")
+    assert segments_of(mask) is None
+    assert segments_of(segment_block_mask(SEGMENTS)) is SEGMENTS

@@ -122,3 +122,11 @@ def test_the_benchmarks_padded_rows_are_packed():
     lengths = torch.linspace(1, 256, 16).long()
     valid = torch.arange(256) < lengths[:, None]
     assert pays(pack_rows(valid), 256, 256)
+
+
+def test_segments_numbered_by_hashes_are_kept_apart():
+    ids = torch.tensor([[-(2**62), 2**62], [7, 7], [-(2**62), 2**62]])
+    packing = pack_segments(ids)
+    assert sorted(packing.tokens.tolist()) == list(range(6))
+    assert packing.groups == ((4, 1), (1, 2))
+    assert packing.tokens[-2:].tolist() == [2, 3]

@@ -124,7 +124,7 @@ def write_rows(
             continue
         try:
             _packer(len(row)).pack_into(buffer, place * size, *row)
-        except struct.error:
+        except (struct.error, TypeError):
             bad = next((token for token in row if not _fits(token)), row[0])
             raise _not_ids(rows.name, i, repr(bad)) from None
 
@@ -188,7 +188,7 @@ def _packer(length: int) -> struct.Struct:
 def _fits(token: Any) -> bool:
     try:
         struct.pack("q", token)
-    except struct.error:
+    except (struct.error, TypeError):
         return False
     return True
 

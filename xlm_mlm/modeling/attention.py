@@ -60,16 +60,18 @@ class Queries(NamedTuple):
 
 def lay_out_queries(at: Integer[Tensor, "M"], groups: tuple[Group, ...]) -> Queries:
     """Sort tokens into lines; costs a look at the counts, so for the CPU only."""
-    sequences = torch.tensor([group.sequences for group in groups])
-    lengths = torch.tensor([group.length for group in groups]).repeat_interleave(sequences)
+    counted = torch.tensor(groups, device=at.device)
+    sequences, lengths = counted[:, 0], counted[:, 1].repeat_interleave(counted[:, 0])
     ends = lengths.cumsum(0)
     rows = torch.searchsorted(ends, at, right=True)
     counts = torch.bincount(rows, minlength=len(lengths))
     order = rows.argsort(stable=True)
     slots = torch.empty_like(at)
-    slots[order] = torch.arange(len(at)) - (counts.cumsum(0) - counts)[rows[order]]
+    slots[order] = (
+        torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[rows[order]]
+    )
     widths = [int(part.max()) for part in counts.split(sequences.tolist())]
-    lines = torch.tensor(widths).repeat_interleave(sequences)
+    lines = torch.tensor(widths, device=at.device).repeat_interleave(sequences)
     cells = (lines.cumsum(0) - lines)[rows] + slots
     return Queries(at, rows, at - (ends - lengths)[rows], slots, cells, widths)
 

@@ -34,17 +34,12 @@ class Line(NamedTuple):
     at: Integer[Tensor, "M"] | None
     packing: Packing | None
 
-    def distinct(
-        self, *, allowed: bool
-    ) -> tuple[Integer[Tensor, "U"], Integer[Tensor, "N"] | None]:
+    def distinct(self) -> tuple[Integer[Tensor, "U"], Integer[Tensor, "N"] | None]:
         """The ids without repetition, and the place of each token's among them.
 
         Before the first layer a token's state is its embedding, and masks are many and alike. All
-        ids and None where that is not `allowed`, too few repeat to be worth it, or where to look
-        would synchronise.
+        ids and None where too few repeat to be worth it.
         """
-        if not allowed or not host_checkable(self.tokens):
-            return self.tokens, None
         ids, repeats = self.tokens.unique(return_inverse=True)
         return (ids, repeats) if 2 * len(ids) <= len(repeats) else (self.tokens, None)
 
@@ -91,7 +86,7 @@ def lay_out(
     at = logits_at
     if packing is not None:
         if positions is None:
-            positions = torch.arange(length)[None]
+            positions = torch.arange(length, device=x_t.device)[None]
         positions = positions.expand(batch, -1).flatten()[packing.tokens]
         at = None if logits_at is None else packing.places[logits_at]
         tokens, groups, mask, kernel = x_t.flatten()[packing.tokens], packing.groups, None, None

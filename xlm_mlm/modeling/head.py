@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xlm_mlm.modeling.masks import host_checkable
 
-# Elements of the logits held at once. On the CPU 32 MB, what a last-level cache holds: half as
+# Elements of the logits held at once, and of their probabilities. On the CPU 32 MB each: half as
 # many or twice as many took longer. Accelerators need more to be busy.
 _CHUNK, _CHUNK_ON_ACCELERATORS = 2**23, 2**27
 # Fewer rows, or an odd number of them, make slow matrix products.
@@ -60,6 +60,7 @@ def weighted_cross_entropy(
         targets: from 0 to V - 1.
         weights: of the terms; constants.
     """
+    weights = weights.detach()
     # A compiler fuses these itself, and a loop over chunks would tie it to one N.
     if torch.compiler.is_compiling() or len(hidden) <= rows_at_once(weight):
         return plain_cross_entropy(project(hidden, weight), targets, weights)
@@ -136,6 +137,7 @@ def _sum_up(
     """
     wide = torch.promote_types(kind, torch.float32)
     # Half precision has no room for small weights.
+    weights = weights.to(wide)
     scale = weights.abs().max().clamp_min(torch.finfo(wide).tiny)
     relative = weights / scale
     narrow, states, rows = weight.to(kind), hidden.to(kind), rows_at_once(weight)
@@ -157,10 +159,11 @@ def _sum_up(
         if not with_gradients:
             continue
         p.scatter_add_(1, target, p.new_full(target.shape, -1.0))
-        _product(p.to(kind), narrow, grad_hidden[part])
+        slopes = p.to(kind)
+        _product(slopes, narrow, grad_hidden[part])
         grad_hidden[part] *= factor
         weighted = states[part] * factor.to(kind)
-        _add_product(p.to(kind).T, weighted, grad_weight, fresh=start == 0)
+        _add_product(slopes.T, weighted, grad_weight, fresh=start == 0)
     return loss, scale, grad_hidden, grad_weight
 
 

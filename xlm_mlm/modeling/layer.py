@@ -40,9 +40,6 @@ class MLMTransformerLayer(RotaryTransformerLayer):
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps)
         # The host's list of kernels: unused here, and it cannot be pickled.
         del self.attn_backend
-        if activation == "relu":
-            # Its backward pass needs the output only; what it is applied to is nobody else's.
-            self.mlp[1] = torch.nn.ReLU(inplace=True)
         # One embedding a layer: safetensors drops buffers that layers share.
         self.set_rotary_emb(RotaryEmbedding(rotary_emb_dim, cache_size=max_length))
 

@@ -7,6 +7,9 @@ from jaxtyping import Bool, Integer
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
 
+# Not a name that somebody else's mask function might have.
+_SEGMENTS = "_xlm_mlm_segment_ids"
+
 
 def segment_block_mask(segment_ids: Integer[Tensor, "B L"]) -> BlockMask:
     """FlexAttention mask in which a token sees its own segment only.
@@ -23,7 +26,7 @@ def segment_block_mask(segment_ids: Integer[Tensor, "B L"]) -> BlockMask:
         return segment_ids[b, q] == segment_ids[b, k]
 
     # So that a device without the kernel need not evaluate every pair (`segments_of`).
-    same_segment.segment_ids = segment_ids  # type: ignore[attr-defined]
+    setattr(same_segment, _SEGMENTS, segment_ids)
     return create_block_mask(
         same_segment, batch, None, length, length, device=str(segment_ids.device)
     )
@@ -31,7 +34,7 @@ def segment_block_mask(segment_ids: Integer[Tensor, "B L"]) -> BlockMask:
 
 def segments_of(block_mask: BlockMask) -> Integer[Tensor, "B L"] | None:
     """The segments behind a mask of `segment_block_mask`; None for a mask of another origin."""
-    return getattr(block_mask.mask_mod, "segment_ids", None)
+    return getattr(block_mask.mask_mod, _SEGMENTS, None)
 
 
 def dense_from_block_mask(
@@ -48,7 +51,7 @@ def dense_from_block_mask(
     return open_empty_rows(dense)
 
 
-def check_block_mask(block_mask: Any, batch: int, length: int, heads: int = 1) -> None:
+def check_block_mask(block_mask: Any, batch: int, length: int, heads: int) -> None:
     """Refuse a `BlockMask` that does not fit the input.
 
     Raises:

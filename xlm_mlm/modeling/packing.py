@@ -52,10 +52,9 @@ def pack_rows(valid: Bool[Tensor, "B L"]) -> Packing:
 
 def pack_segments(segment_ids: Integer[Tensor, "B L"]) -> Packing:
     """Take packed batches apart; the tokens of one segment of one row are a sequence."""
-    segment_ids = segment_ids.long()  # the keys below do not fit narrower integers
-    rows = torch.arange(len(segment_ids))[:, None]
-    low = segment_ids.min()
-    keys = rows * (segment_ids.max() - low + 1) + (segment_ids - low)
+    # Numbered from 0, so that a key for row and segment fits.
+    numbers, known = segment_ids.unique(return_inverse=True)[1], segment_ids.numel()
+    keys = torch.arange(len(segment_ids), device=numbers.device)[:, None] * known + numbers
     _, sequence, lengths = keys.flatten().unique(return_inverse=True, return_counts=True)
     rank = lengths.argsort(stable=True).argsort()
     return _packing(rank[sequence].argsort(stable=True), lengths, sequence.numel())
@@ -63,7 +62,7 @@ def pack_segments(segment_ids: Integer[Tensor, "B L"]) -> Packing:
 
 def _packing(tokens: Tensor, lengths: Tensor, size: int) -> Packing:
     places = tokens.new_full((size,), -1)
-    places[tokens] = torch.arange(len(tokens))
+    places[tokens] = torch.arange(len(tokens), device=tokens.device)
     sizes, counts = lengths[lengths > 0].unique(return_counts=True)
     groups = zip(counts.tolist(), sizes.tolist(), strict=True)
     return Packing(tokens, places, tuple(Group(sequences, length) for sequences, length in groups))

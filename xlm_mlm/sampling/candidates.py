@@ -19,7 +19,8 @@ class Candidates:
         columns: the column of each candidate; 0 in unused places at a line's end.
         valid: where a line holds a candidate.
         passes_left: forward passes left, this one included.
-        noise: uniform numbers in [0, 1), one for each place.
+        noise: uniform numbers in [0, 1), one for each place; None for a strategy that says it
+            needs none.
         logits: of every candidate in reading order, fp32 or wider, tokens that are never
             produced at -inf; None for a strategy that does not look.
     """

@@ -1,6 +1,7 @@
 """Work on rows of probabilities: in pieces that fit a cache, the draw, and the nucleus.
 
-What a row gives never depends on the rows beside it, to the last bit.
+On the CPU what a row gives does not depend on the rows beside it, to the last bit, if there are
+any: torch adds up a lone row in another order.
 """
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float, Float32, Float64, Integer
 from torch import Tensor
 
 # Values that a piece holds: on the CPU what fits the cache, elsewhere what keeps a device busy.
-_CPU_PIECE, _DEVICE_PIECE = 2**17, 2**26
+_CPU_PIECE, _DEVICE_PIECE = 2**17, 2**24
 # Tokens that are ranked first; where they hold the nucleus, nothing else is looked at.
 _LIKELY = 256
 
