@@ -193,13 +193,10 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         if not len(candidates.rows):
             return {**step_results, "active": torch.zeros_like(step_results["active"])}
         left = max(self.max_steps - step_results["current_step"], 1)
-        candidates = dataclasses.replace(
-            candidates,
-            passes_left=1 if final_step else left,
-        )
+        asked: dict[str, Any] = {"passes_left": 1 if final_step else left}
         if getattr(self.strategy, "needs_noise", True):
-            noise = self._noise(step_results, candidates, Purpose.POSITION)
-            candidates = dataclasses.replace(candidates, noise=noise)
+            asked["noise"] = self._noise(step_results, candidates, Purpose.POSITION)
+        candidates = dataclasses.replace(candidates, **asked)
         length, kept = masked.shape[1], None
         if self.strategy.needs_logits or self.history is not None:
             every = candidates.flat(candidates.valid, length)
