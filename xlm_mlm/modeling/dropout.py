@@ -1,4 +1,4 @@
-"""Dropout that does not wait for random numbers: on the CPU torch's own takes 9 ns an element."""
+"""Dropout with cheaper random numbers: on the CPU, torch's are most of what it costs."""
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ _WORD = 2**32
 def dropout(x: Float[Tensor, "*shape"], p: float, training: bool) -> Float[Tensor, "*shape"]:
     """Zero each element with probability `p` and scale the others by 1 / (1 - p).
 
-    On the CPU a quarter of the time of `torch.nn.functional.dropout`, with as much memory saved for
-    the backward pass as one byte an element. `p` is rounded to a multiple of 2**-32.
+    On the CPU two thirds of the time of `torch.nn.functional.dropout`, and one byte an element
+    kept for the backward pass instead of four. `p` is rounded to a multiple of 2**-32.
     """
     if not training or p == 0:
         return x

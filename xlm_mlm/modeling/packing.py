@@ -12,7 +12,8 @@ from jaxtyping import Bool, Integer
 from torch import Tensor
 
 # Attention over one more group costs about as much as this many floating-point operations of a
-# matrix product (measured: 60 us of calls against 190 GFLOP/s on 2 CPU cores).
+# matrix product: 60 us at 190 GFLOP/s, on 2 CPU cores (measured: 17 us of calls without dropout,
+# 127 us with).
 _FLOPS_A_GROUP = 12e6
 
 
