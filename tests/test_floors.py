@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "xlm_mlm"
 
 FLOORS = [
-    {"commands"},
+    {"commands", "conformance"},
     {"plugin"},
     {
         "predictor_mlm",

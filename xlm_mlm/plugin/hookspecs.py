@@ -37,3 +37,12 @@ def xlm_commands() -> Mapping[str, str]:  # type: ignore[empty-body]
 
     The module is imported when such a job runs, and the function called with the composed config.
     """
+
+
+@hookspec
+def xlm_conformance_adapter() -> str:  # type: ignore[empty-body]
+    """What the conformance kit can't find in the configs, as `module:object`.
+
+    The object is imported only when the plugin is tested; `xlm_mlm.conformance.adapter.Adapter`
+    lists the attributes that it may have, and it need not derive from that class.
+    """

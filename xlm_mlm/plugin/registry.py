@@ -80,6 +80,7 @@ class Contribution:
     entry: Entry
     config_dirs: list[Path] = field(default_factory=list)
     job_types: list[JobType] = field(default_factory=list)
+    adapter: str | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -152,7 +153,7 @@ def read_plugin(entry: Entry) -> Contribution:
     if problem:
         contribution.problems.append(problem)
         return contribution
-    for hook, keep in (("xlm_config_dirs", _keep_folders), ("xlm_commands", _keep_job_types)):
+    for hook, keep in _HOOKS.items():
         _, problem = attempt(partial(_call, getattr(manager.hook, hook), keep, contribution))
         if problem:
             contribution.problems.append(f"{hook}() failed: {problem}")
@@ -185,6 +186,19 @@ def _keep_job_types(contribution: Contribution, commands: Any) -> None:
             contribution.problems.append(
                 f"xlm_commands() gives {name!r}: {target!r}, which is not name: 'module:function'"
             )
+
+
+def _keep_adapter(contribution: Contribution, adapter: Any) -> None:
+    if not isinstance(adapter, str) or not _TARGET.fullmatch(adapter):
+        raise ValueError(f"it returned {adapter!r}; it must return 'module:object'")
+    contribution.adapter = adapter
+
+
+_HOOKS = {
+    "xlm_config_dirs": _keep_folders,
+    "xlm_commands": _keep_job_types,
+    "xlm_conformance_adapter": _keep_adapter,
+}
 
 
 def _drop_repeated_job_types(found: list[Contribution]) -> None:

@@ -1,0 +1,1 @@
+"""Tests that any XLM model plugin can be put through."""

@@ -1,0 +1,209 @@
+"""What there is to check: the parts of a plugin, found through its experiments."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from xlm_mlm.conformance.adapter import setting
+from xlm_mlm.conformance.rules import RULES, Check, Rule
+from xlm_mlm.conformance.subject import Subject
+from xlm_mlm.conformance.wiring import Wiring, compose, plain_dict
+from xlm_mlm.plugin.entries import describe
+
+# The kinds of components that experiments name, with the capability of the same name.
+COMPONENTS = ("model", "loss", "predictor", "collator", "metric")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to check.
+
+    Attributes:
+        label: what it is, for people.
+        subject: the plugin it is of.
+        wiring: the `Wiring` of the experiment that it was found in; None for the plugin itself
+            and for experiments.
+        loader: the `Loader` whose collator makes its batches.
+        experiment: the name of an experiment that is to be checked.
+        metric: the metric's place in the config, `reported_metrics.val.lm.loss` for example.
+    """
+
+    label: str
+    subject: Subject
+    wiring: Any = None
+    loader: Any = None
+    experiment: str = ""
+    metric: str = ""
+
+    def __str__(self) -> str:
+        return self.label
+
+
+@dataclass
+class Survey:
+    """The parts of a plugin by kind, and what it lacks.
+
+    Attributes:
+        subject: the plugin.
+        parts: kind -> parts.
+        absent: capability -> reason, declared or found.
+        missing: kind -> why there is no part of it.
+    """
+
+    subject: Subject
+    parts: dict[str, list[Part]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def checks(self, rules: Sequence[Rule] | None = None) -> list[Check]:
+        """Every rule with every part that it is about."""
+        return [
+            check
+            for rule in (RULES.values() if rules is None else rules)
+            for check in self._checks_of(rule)
+        ]
+
+    def _checks_of(self, rule: Rule) -> Iterator[Check]:
+        parts = tuple(self.parts.get(rule.part, ()))
+        missing = self.missing.get(rule.part, f"the plugin has no {rule.part}")
+        groups = [parts] if rule.somewhere or not parts else [(part,) for part in parts]
+        for group in groups:
+            yield Check(rule, group, self.absent, missing)
+
+
+def survey(subject: Subject) -> Survey:
+    """Find the parts: compose every experiment, and keep each combination once.
+
+    An experiment that does not compose has no parts; that it does not is a finding of its own.
+    """
+    found = Survey(subject, absent=dict(subject.absent))
+    found.parts["plugin"] = [Part(str(subject), subject)]
+    wirings, failures = _wirings(subject)
+    names = subject.experiments()
+    found.parts["experiment"] = [
+        Part(f"experiment {name}", subject, experiment=name) for name in names
+    ]
+    if not names:
+        found.missing["experiment"] = "no experiment was found in the config folders"
+    foreign: dict[str, set[str]] = {kind: set() for kind in COMPONENTS}
+    for kind in COMPONENTS:
+        found.parts[kind] = _distinct(kind, wirings, foreign[kind])
+    found.parts["process"] = _processes(wirings)
+    for kind in (*COMPONENTS, "process"):
+        if found.parts[kind]:
+            continue
+        if foreign.get(kind) and not failures:
+            found.absent.setdefault(
+                kind, f"those of the experiments are of others: {', '.join(sorted(foreign[kind]))}"
+            )
+        lost = "; ".join(f"{name} does not compose: {why}" for name, why in failures.items())
+        found.missing[kind] = f"no {kind} was found in the experiments{': ' * bool(lost)}{lost}"
+    return found
+
+
+def _wirings(subject: Subject) -> tuple[list[Wiring], dict[str, str]]:
+    wirings, failures = [], {}
+    extra = [name for name in setting(subject.adapter, "experiments") if "@" in name]
+    for name in (*subject.experiments(), *extra):
+        try:
+            wiring = Wiring(subject, name, compose(subject, name.partition("@")[0]))
+            for find in _FINDERS.values():
+                list(find(wiring))
+            wirings.append(wiring)
+        except Exception as error:
+            failures[name] = describe(error)
+    return wirings, failures
+
+
+def _distinct(kind: str, wirings: list[Wiring], foreign: set[str]) -> list[Part]:
+    """The parts of a kind that are the subject's own, each combination once."""
+    found: dict[Any, Part] = {}
+    for wiring in wirings:
+        for key, target, part in _FINDERS[kind](wiring):
+            if not wiring.subject.owns(target):
+                foreign.add(target)
+                continue
+            # A second setup of an experiment is there to be checked once more.
+            found.setdefault((key, wiring.name.partition("@")[2]), part)
+    return list(found.values())
+
+
+def _target(cfg: DictConfig, key: str) -> str:
+    return OmegaConf.select(cfg, f"{key}._target_") or ""
+
+
+Found = Iterator[tuple[Any, str, Part]]
+
+
+def _models(wiring: Wiring) -> Found:
+    target = _target(wiring.plain, "model")
+    if target:
+        yield target, target, Part(f"{target} ({wiring})", wiring.subject, wiring)
+
+
+def _trained(wiring: Wiring) -> Found:
+    model, loss = (_target(wiring.plain, key) for key in ("model", "loss"))
+    for loader in wiring.loaders:
+        if loss and loader.role == "lm":
+            label = f"{loss} ({wiring}, {loader})"
+            part = Part(label, wiring.subject, wiring, loader)
+            yield (model, loss, loader.target), loss, part
+
+
+def _predicted(wiring: Wiring) -> Found:
+    model, predictor = (_target(wiring.plain, key) for key in ("model", "predictor"))
+    for loader in wiring.loaders:
+        if predictor and loader.role == "prediction":
+            label = f"{predictor} ({wiring}, {loader})"
+            part = Part(label, wiring.subject, wiring, loader)
+            yield (model, predictor, loader.target), predictor, part
+
+
+def _collators(wiring: Wiring) -> Found:
+    for loader in wiring.loaders:
+        label = f"{loader.target} ({wiring}, {loader})"
+        yield (
+            (loader.target, loader.role),
+            loader.target,
+            Part(label, wiring.subject, wiring, loader),
+        )
+
+
+def _metrics(wiring: Wiring) -> Found:
+    loaders = {str(loader): loader for loader in wiring.loaders}
+    for group in ("reported_metrics", "diagnostic_metrics"):
+        for split, by_loader in plain_dict(wiring.plain, group).items():
+            for name, metrics in (by_loader or {}).items():
+                for metric, config in (metrics or {}).items():
+                    loader = loaders.get(f"{split}.{name}")
+                    function = (config or {}).get("update_fn") or ""
+                    if not function or loader is None:
+                        continue
+                    label = f"{function} ({wiring}, {loader})"
+                    place = f"{group}.{split}.{name}.{metric}"
+                    yield (
+                        (function, config["metric"]["_target_"], loader.target),
+                        function,
+                        Part(label, wiring.subject, wiring, loader, metric=place),
+                    )
+
+
+_FINDERS: dict[str, Callable[[Wiring], Found]] = {
+    "model": _models,
+    "loss": _trained,
+    "predictor": _predicted,
+    "collator": _collators,
+    "metric": _metrics,
+}
+
+
+def _processes(wirings: list[Wiring]) -> list[Part]:
+    """One experiment for each combination of model, loss and predictor."""
+    found: dict[Any, Part] = {}
+    for wiring in wirings:
+        targets = [_target(wiring.plain, key) for key in ("model", "loss", "predictor")]
+        if any(map(wiring.subject.owns, targets)) and "@" not in wiring.name:
+            found.setdefault(tuple(targets), Part(str(wiring), wiring.subject, wiring))
+    return list(found.values())
