@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from xlm.utils.omegaconf_resolvers import dummy_resolvers
 
 from xlm_mlm.conformance.adapter import setting
-from xlm_mlm.conformance.made_up import KINDS, make_rows, make_tokenizer
+from xlm_mlm.conformance.made_up import KINDS, MadeUpManager, make_rows, make_tokenizer
 from xlm_mlm.conformance.rules import CannotRun, preparing
 from xlm_mlm.conformance.subject import Subject
 from xlm_mlm.plugin.entries import describe
@@ -48,6 +48,8 @@ SMALL: dict[str, Any] = {
 }
 
 TOKENIZER = f"{make_tokenizer.__module__}.{make_tokenizer.__name__}"
+
+MANAGER = f"{MadeUpManager.__module__}.{MadeUpManager.__name__}"
 
 
 def host_configs() -> Path:
@@ -174,12 +176,14 @@ class Wiring:
 
     @cached_property
     def cfg(self) -> DictConfig:
-        """The small config, with the kit's tokenizer and without what would use a network."""
+        """The small config, with the kit's tokenizer and dataset managers: no data is needed."""
         with preparing(f"composing {self} with {' '.join(self.overrides)}"):
             cfg = compose(self.subject, self.experiment, self.overrides)
         with open_dict(cfg):
             cfg.global_components.tokenizer = {"_target_": TOKENIZER}
             cfg.post_hoc_evaluator = None
+            for loader in self.loaders:
+                _replace_manager(cfg.datamodule.dataset_managers[loader.split], loader.name)
         return cfg
 
     @cached_property
@@ -301,6 +305,15 @@ class Wiring:
         torch.manual_seed(seed)
         with preparing(f"collating {loader} of {self}"):
             return dict(self.collator(loader)(rows))
+
+
+def _replace_manager(managers: DictConfig, name: str) -> None:
+    """Put the kit's dataset manager into a config, unless the dataset is made out of nothing."""
+    if "dataset_constructor_str" in managers[name]:
+        return
+    kept = ("collator", "dataloader_kwargs", "stages")
+    manager = {key: value for key, value in managers[name].items_ex(resolve=False) if key in kept}
+    managers[name] = {**manager, "_target_": MANAGER, "made_up": {}}
 
 
 def _resolve(name: str, find: Any) -> None:

@@ -15,3 +15,9 @@ def xlm_config_dirs() -> list[Path]:
 def xlm_commands() -> dict[str, str]:
     """No job type of our own: the host's suffice so far."""
     return {}
+
+
+@hookimpl
+def xlm_conformance_adapter() -> str:
+    """What our configs don't say of themselves."""
+    return "xlm_mlm.plugin.conformance:MLMAdapter"
