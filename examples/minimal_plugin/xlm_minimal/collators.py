@@ -61,8 +61,7 @@ class DefaultCollator(Collator):
 
         Padding is neither attended nor masked, and has no target (-100).
         """
-        rows = [tokens[: self.block_size] for tokens in self.read(examples, "input_ids")]
-        ids, seen = pad_rows(rows, self.block_size, self.tokenizer.pad_token_id)
+        ids, seen = self.blocks(examples)
         masked = draw_masks(ids.shape) & seen
         return {
             "input_ids": ids.masked_fill(masked, self.tokenizer.mask_token_id),
@@ -70,12 +69,17 @@ class DefaultCollator(Collator):
             "target_ids": ids.masked_fill(~seen, IGNORE),
         }
 
+    def blocks(self, examples: Sequence[Row]) -> tuple[Integer[Tensor, "B S"], Bool[Tensor, "B S"]]:
+        """Return the rows, cut and padded on the right to `block_size`."""
+        rows = [row[: self.block_size] for row in self.read(examples, "input_ids")]
+        return pad_rows(rows, self.block_size, self.tokenizer.pad_token_id)
+
     def read(self, examples: Sequence[Row], field: str) -> list[list[int]]:
-        """Copy one field of all rows, refusing what cannot be trained on."""
+        """Return copies of one field of all rows, or say what makes a batch impossible."""
         if not examples:
             raise ValueError("there are no rows to make a batch of; at least one is needed")
         for i, example in enumerate(examples):
-            if not example[field]:
+            if len(example[field]) == 0:
                 raise ValueError(f"row {i} has no tokens in {field!r}; leave such rows out")
         return [list(example[field]) for example in examples]
 
@@ -85,8 +89,7 @@ class UnconditionalPredCollator(DefaultCollator):
 
     def __call__(self, examples: Sequence[Row]) -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask`, each (B, S). There is no right answer."""
-        rows = [tokens[: self.block_size] for tokens in self.read(examples, "input_ids")]
-        ids, seen = pad_rows(rows, self.block_size, self.tokenizer.pad_token_id)
+        ids, seen = self.blocks(examples)
         return {"input_ids": ids, "attention_mask": seen}
 
 

@@ -71,8 +71,7 @@ class MinimalPredictor(torch.nn.Module, Predictor[dict[str, Any], dict[str, Any]
         """Fill the masks of a batch.
 
         Args:
-            batch: `input_ids` and `attention_mask`, each (B, P); padding, if any, on the left
-                where tokens are to be appended. It is left as it is.
+            batch: `input_ids` and `attention_mask`, each (B, P). It is left as it is.
 
         Returns:
             `text` (list of B), `ids`, `attention_mask` and `positions` (B, L), `time_taken`
