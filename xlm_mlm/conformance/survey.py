@@ -108,7 +108,8 @@ def _wirings(subject: Subject) -> tuple[list[Wiring], dict[str, str]]:
     extra = [name for name in setting(subject.adapter, "experiments") if "@" in name]
     for name in (*subject.experiments(), *extra):
         try:
-            wiring = Wiring(subject, name, compose(subject, name.partition("@")[0]))
+            own = setting(subject.adapter, "experiments").get(name, ())
+            wiring = Wiring(subject, name, compose(subject, name.partition("@")[0], own))
             for find in _FINDERS.values():
                 list(find(wiring))
             wirings.append(wiring)
@@ -149,7 +150,7 @@ def _trained(wiring: Wiring) -> Found:
         if loss and loader.role == "lm":
             label = f"{loss} ({wiring}, {loader})"
             part = Part(label, wiring.subject, wiring, loader)
-            yield (model, loss, loader.target), loss, part
+            yield (model, loss, loader.use), loss, part
 
 
 def _predicted(wiring: Wiring) -> Found:
@@ -158,14 +159,14 @@ def _predicted(wiring: Wiring) -> Found:
         if predictor and loader.role == "prediction":
             label = f"{predictor} ({wiring}, {loader})"
             part = Part(label, wiring.subject, wiring, loader)
-            yield (model, predictor, loader.target), predictor, part
+            yield (model, predictor, loader.use), predictor, part
 
 
 def _collators(wiring: Wiring) -> Found:
     for loader in wiring.loaders:
         label = f"{loader.target} ({wiring}, {loader})"
         yield (
-            (loader.target, loader.role),
+            loader.use,
             loader.target,
             Part(label, wiring.subject, wiring, loader),
         )
@@ -184,7 +185,7 @@ def _metrics(wiring: Wiring) -> Found:
                     label = f"{function} ({wiring}, {loader})"
                     place = f"{group}.{split}.{name}.{metric}"
                     yield (
-                        (function, config["metric"]["_target_"], loader.target),
+                        (function, config["metric"]["_target_"], loader.use),
                         function,
                         Part(label, wiring.subject, wiring, loader, metric=place),
                     )

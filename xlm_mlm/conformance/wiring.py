@@ -116,14 +116,21 @@ class Loader:
         split: `train`, `val`, `test` or `predict`.
         name: the host decides by it: `lm` goes to the loss, `prediction` to the predictor.
         target: the dotted name of its collator.
+        options: the names of the options that its collator is given.
     """
 
     split: str
     name: str
     target: str
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.split}.{self.name}"
+
+    @property
+    def use(self) -> tuple[Any, ...]:
+        """The collator and what it is used for: what is the same need be checked only once."""
+        return self.target, self.name, self.options
 
     @property
     def role(self) -> str:
@@ -141,7 +148,7 @@ def loaders_of(cfg: DictConfig) -> list[Loader]:
     """The loaders of an experiment that have a collator."""
     managers = plain_dict(cfg, "datamodule.dataset_managers")
     return [
-        Loader(split, name, manager["collator"]["_target_"])
+        Loader(split, name, manager["collator"]["_target_"], tuple(sorted(manager["collator"])))
         for split, loaders in managers.items()
         for name, manager in (loaders or {}).items()
         if manager and "_target_" in (manager.get("collator") or {})
