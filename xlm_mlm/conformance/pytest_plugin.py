@@ -4,14 +4,15 @@
 """
 
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import pytest
 
 from xlm_mlm.conformance.report import Report, Result, write_report
 
-RESULTS = pytest.StashKey[list[Result]]()
-SURVEY = pytest.StashKey[Any]()
+PROPERTY = "xlm_conformance"
+KIT = pytest.StashKey["Kit"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,96 +35,106 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse options that contradict each other."""
-    plugin, package = (config.getoption(f"--xlm-{name}") for name in ("plugin", "package"))
-    if plugin and package:
+    """Join in if there is a plugin to test.
+
+    Raises:
+        pytest.UsageError: the options contradict each other or name nothing that is installed.
+    """
+    asked = {name: config.getoption(f"xlm_{name}") for name in ("plugin", "package")}
+    report = config.getoption("xlm_report")
+    if all(asked.values()):
         raise pytest.UsageError("--xlm-plugin and --xlm-package are two ways to say what to test")
-    report = config.getoption("--xlm-report")
     if report and not report.lower().endswith((".html", ".json")):
         raise pytest.UsageError(f"--xlm-report is {report!r}; it must end in .html or .json")
-    config.stash[RESULTS] = []
+    if any(asked.values()):
+        config.stash[KIT] = Kit(config)
+        config.pluginmanager.register(config.stash[KIT], "xlm-conformance-kit")
+    elif report or config.getoption("xlm_adapter"):
+        raise pytest.UsageError(_SAY_WHAT)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each rule and part."""
     if "xlm_check" not in metafunc.fixturenames:
         return
-    survey = _survey(metafunc.config)
-    checks = survey.checks()
-    metafunc.parametrize("xlm_check", checks, ids=[_id(check) for check in checks])
+    kit = metafunc.config.stash.get(KIT, None)
+    if kit is None:
+        pytest.exit(_SAY_WHAT, pytest.ExitCode.USAGE_ERROR)
+    checks = kit.survey.checks()
+    metafunc.parametrize("xlm_check", checks, ids=list(map(str, checks)))
 
 
-def _id(check: Any) -> str:
-    return f"{check.rule.name}: {check.label}" if check.parts else check.rule.name
+_SAY_WHAT = (
+    "say what to test: --xlm-plugin NAME, or --xlm-package PKG; `xlm-mlm plugins` lists the names"
+)
 
 
-def _survey(config: pytest.Config) -> Any:
-    if SURVEY not in config.stash:
-        # These import torch and the host, so only when there is something to test.
-        from xlm_mlm.conformance import checks  # noqa: F401 - registers the rules
+class Kit:
+    """One run: the plugin under test and what was found.
+
+    Attributes:
+        subject: the plugin.
+        results: one for each check that was made, in order.
+
+    Raises:
+        pytest.UsageError: there is no such plugin, or its adapter can't be used.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
         from xlm_mlm.conformance.subject import find_package, find_plugin
-        from xlm_mlm.conformance.survey import survey
 
-        plugin, package = (config.getoption(f"--xlm-{name}") for name in ("plugin", "package"))
-        find = find_plugin if plugin else find_package
-        if not (plugin or package):
-            raise pytest.UsageError(
-                "say what to test: --xlm-plugin NAME, or --xlm-package PKG; `xlm-mlm plugins` "
-                "lists the names"
-            )
+        self.config = config
+        self.results: list[Result] = []
+        plugin, package = (config.getoption(f"xlm_{name}") for name in ("plugin", "package"))
         try:
-            subject = find(plugin or package, config.getoption("--xlm-adapter"))
+            find = find_plugin if plugin else find_package
+            self.subject = find(plugin or package, config.getoption("xlm_adapter"))
         except (LookupError, ValueError) as error:
             raise pytest.UsageError(str(error)) from error
-        config.stash[SURVEY] = survey(subject)
-    return config.stash[SURVEY]
+        # Those of torch and of the host say nothing about the plugin.
+        config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")
 
+    @cached_property
+    def survey(self) -> Any:
+        """What there is to check."""
+        # These import torch and the host, so only when the tests are collected.
+        from xlm_mlm.conformance import checks  # noqa: F401 - registers the rules
+        from xlm_mlm.conformance.survey import survey
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the report, if one was asked for and there is something to report."""
-    path = session.config.getoption("--xlm-report")
-    results = session.config.stash.get(RESULTS, [])
-    if path and results:
-        write_report(_report(session.config, results), path)
+        return survey(self.subject)
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the result of a check; it travels with the report, from other processes too."""
+        if report.when == "call":
+            for key, value in report.user_properties:
+                if key == PROPERTY and isinstance(value, dict):
+                    self.results.append(Result(**value))
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say in one line what came out, and where the report is."""
-    results = config.stash.get(RESULTS, [])
-    if not results:
-        return
-    report = _report(config, results)
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts().items())
-    terminalreporter.section("conformance")
-    terminalreporter.line(f"{config.stash[SURVEY].subject}: {counts}")
-    if config.getoption("--xlm-report"):
-        terminalreporter.line(f"report: {config.getoption('--xlm-report')}")
+    def pytest_sessionfinish(self) -> None:
+        """Write the report, if one was asked for and there is something to report."""
+        path = self.config.getoption("xlm_report")
+        if path and self.results and not hasattr(self.config, "workerinput"):
+            write_report(self.report(), path)
 
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Say in one line what came out, and where the report is."""
+        if not self.results:
+            return
+        counts = self.report().counts().items()
+        terminalreporter.section("conformance")
+        said = ", ".join(f"{count} {outcome}" for outcome, count in counts)
+        terminalreporter.line(f"{self.subject}: {said}")
+        if self.config.getoption("xlm_report"):
+            terminalreporter.line(f"report: {self.config.getoption('xlm_report')}")
 
-def _report(config: pytest.Config, results: list[Result]) -> Report:
-    from xlm_mlm.conformance.versions import installed_versions
+    def report(self) -> Report:
+        """What was found so far."""
+        from xlm_mlm.conformance.versions import installed_versions
 
-    survey = config.stash[SURVEY]
-    subject = survey.subject
-    return Report(
-        subject={
-            "name": subject.name,
-            "kind": subject.kind,
-            "distribution": subject.distribution,
-            "version": subject.version,
-            "packages": ", ".join(subject.packages),
-            "configs": ", ".join(map(str, subject.config_dirs)),
-            "adapter": subject.adapter_name or "none",
-        },
-        versions=installed_versions(),
-        date=datetime.now().astimezone().isoformat(timespec="seconds"),
-        absent=dict(survey.absent),
-        results=tuple(results),
-    )
-
-
-@pytest.fixture
-def xlm_results(request: pytest.FixtureRequest) -> list[Result]:
-    """The results so far; a test adds its own."""
-    return request.config.stash[RESULTS]
+        return Report(
+            subject=self.subject.describe(),
+            versions=installed_versions(),
+            date=datetime.now().astimezone().isoformat(timespec="seconds"),
+            absent=dict(self.survey.absent),
+            results=tuple(self.results),
+        )

@@ -58,6 +58,7 @@ class Rule:
 
     @property
     def area(self) -> str:
+        """What the rule is about, `model` for example."""
         return self.name.partition("-")[0]
 
 
@@ -141,8 +142,12 @@ class Check:
     absent: Mapping[str, str]
     missing: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.rule.name}: {self.label}" if self.parts else self.rule.name
+
     @property
     def label(self) -> str:
+        """The parts in words."""
         return "; ".join(dict.fromkeys(str(part) for part in self.parts))
 
     def run(self) -> Result:

@@ -45,6 +45,18 @@ class Subject:
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
+    def describe(self) -> dict[str, str]:
+        """What a report says of it."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "distribution": self.distribution,
+            "version": self.version,
+            "packages": ", ".join(self.packages),
+            "configs": ", ".join(map(str, self.config_dirs)),
+            "adapter": self.adapter_name or "none",
+        }
+
     def owns(self, dotted: str) -> bool:
         """Whether a dotted name or `module:name` is of one of its packages."""
         return dotted.replace(":", ".").partition(".")[0] in self.packages

@@ -1,18 +1,20 @@
 """The one test: a rule applied to a part of the plugin that is named on the command line."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 
+from xlm_mlm.conformance.pytest_plugin import PROPERTY
 from xlm_mlm.conformance.rules import Check
 
 
-def test_conforms(xlm_check: Check, xlm_results: list[Any]) -> None:
+def test_conforms(xlm_check: Check, record_property: Callable[[str, object], None]) -> None:
     """A rule, and the part of the plugin that it is about."""
     result = xlm_check.run()
-    xlm_results.append(result)
+    record_property(PROPERTY, asdict(result))
     if result.outcome == "absent":
-        pytest.skip(f"declared absent, {result.message}")
+        pytest.skip(f"absent, {result.message}")
     if result.outcome != "passed":
         lines = (
             f"[{result.rule}] {result.outcome}: {result.message}",
