@@ -4,7 +4,7 @@ Shapes: B = rows, P = `input_block_size`, S = `block_size`. In every batch `atte
 at tokens and false at padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from xlm.datamodule import Collator
 
 from xlm_minimal.loss import IGNORE
 
-Row = dict[str, list[int]]
+Row = Mapping[str, Any]
 
 
 def pad_rows(
