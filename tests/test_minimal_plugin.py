@@ -367,6 +367,7 @@ class TestMetrics:
             ([8, END, END, END], [8, 9, END, PAD], False),
             ([8, 9, 10, 11], [8, 9, 10, 11], True),
             ([8, 9], [8, 9, END, PAD], False),
+            ([8, 9], [8, 9, PAD, PAD], True),  # answers of other collators may have no end
             ([8, 9, END, 7, 7, 7], [8, 9, END, PAD], True),
         ],
     )

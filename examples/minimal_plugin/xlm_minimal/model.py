@@ -101,7 +101,7 @@ class MinimalModel(torch.nn.Module, Model):
                 "shorten the rows or build the model with a larger max_length"
             )
         # Nobody looks at padding, except that each position may look at itself: a row of nothing
-        # but padding would have nothing to average over, which is NaN.
+        # but padding would average over nothing, which some versions of torch make NaN.
         itself = torch.eye(input_ids.shape[1], dtype=torch.bool, device=input_ids.device)
         allowed = seen[:, None, None, :] | itself
         x = self.embed_tokens(input_ids) + self.embed_positions(positions)
