@@ -86,8 +86,8 @@ def load_adapter(target: str | None) -> Any:
     """
     if target is None:
         return Adapter()
-    module, colon, name = target.partition(":")
-    if not colon or not name:
+    module, _, name = target.partition(":")
+    if not (module and name):
         raise ValueError(f"the adapter is {target!r}; it must be 'module:object'")
     try:
         found = getattr(import_module(module), name)

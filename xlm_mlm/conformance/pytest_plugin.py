@@ -49,8 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if any(asked.values()):
         config.stash[KIT] = Kit(config)
         config.pluginmanager.register(config.stash[KIT], "xlm-conformance-kit")
-    elif report or config.getoption("xlm_adapter"):
+    elif report or config.getoption("xlm_adapter") or _is_named(config):
         raise pytest.UsageError(_SAY_WHAT)
+
+
+def _is_named(config: pytest.Config) -> bool:
+    named = (str(arg).partition("::")[0] for arg in config.invocation_params.args)
+    return bool(config.option.pyargs) and __package__ in named
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -59,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     kit = metafunc.config.stash.get(KIT, None)
     if kit is None:
-        pytest.exit(_SAY_WHAT, pytest.ExitCode.USAGE_ERROR)
+        raise pytest.UsageError(_SAY_WHAT)
     checks = kit.survey.checks()
     metafunc.parametrize("xlm_check", checks, ids=list(map(str, checks)))
 

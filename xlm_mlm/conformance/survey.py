@@ -94,10 +94,10 @@ def survey(subject: Subject) -> Survey:
     for kind in (*COMPONENTS, "process"):
         if found.parts[kind]:
             continue
-        if foreign.get(kind) and not failures:
-            found.absent.setdefault(
-                kind, f"those of the experiments are of others: {', '.join(sorted(foreign[kind]))}"
-            )
+        others = foreign.get(kind) or set().union(*foreign.values())
+        if others and not failures:
+            named = ", ".join(sorted(others))
+            found.absent.setdefault(kind, f"those of the experiments are of others: {named}")
         lost = "; ".join(f"{name} does not compose: {why}" for name, why in failures.items())
         found.missing[kind] = f"no {kind} was found in the experiments{': ' * bool(lost)}{lost}"
     return found

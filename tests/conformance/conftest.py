@@ -1,0 +1,25 @@
+"""A folder on `sys.path` to install made-up packages in, and the minimal plugin in one."""
+
+import sys
+
+import pytest
+from fake_packages import Site
+from mutant import install
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder that stands for `site-packages`; what it brings is forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield Site(tmp_path)
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def minimal(site):
+    """The minimal plugin of the examples, installed."""
+    return install(site.folder)
