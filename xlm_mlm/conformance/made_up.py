@@ -60,7 +60,10 @@ def _words(pool: list[int], start: int, count: int) -> list[int]:
 
 
 def prompted_rows(sizes: Mapping[str, int], count: int) -> list[dict]:
-    """The host's `Seq2SeqCollatorInput`; collators that know no prompts leave `prompt_ids`."""
+    """The host's `Seq2SeqCollatorInput`, with a text of the kind that evaluators ask for.
+
+    Collators that know no prompts take `input_ids` alone.
+    """
     prompt, block = sizes["input_block_size"], sizes["block_size"]
     rows = []
     for number in range(count):
@@ -70,6 +73,7 @@ def prompted_rows(sizes: Mapping[str, int], count: int) -> list[dict]:
             {
                 "prompt_ids": _words(prompt_words(), 5 * number, given),
                 "input_ids": _words(other_words(), 3 * number, asked),
+                "answer": f"w{number}",
             }
         )
     return rows
