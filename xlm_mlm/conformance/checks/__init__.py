@@ -1,3 +1,7 @@
 """The rules themselves, one module for each area. Importing this registers all of them."""
 
-from xlm_mlm.conformance.checks import model  # noqa: F401
+from xlm_mlm.conformance.checks import (
+    configs,  # noqa: F401
+    discovery,  # noqa: F401
+    model,  # noqa: F401
+)
