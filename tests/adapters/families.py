@@ -14,13 +14,16 @@ NO_TARGETS = {
 COUNTS = dict.fromkeys(NO_TARGETS, "its targets are counts of tokens to be inserted")
 
 
-class MLM:
-    """Everything follows from its configs, but for the rows of its infilling collators."""
+CHEMISTRY = dict.fromkeys(("safe", "datamol", "rdkit", "tdc"), "xlm-core[safe]")
 
+
+class MLM:
+    """Everything follows from its configs; two options that none of them sets are set here."""
+
+    optional_modules: ClassVar = CHEMISTRY
     experiments: ClassVar = {
-        # `sudoku_extreme_mlm` infills; prediction rows hold masks where a cell is empty.
-        "star_easy_mlm@entropy": ["predictor.confidence=entropy", "predictor.threshold=null"],
-        "lm1b_mlm@max": ["+collator.truncate=max"],
+        "star_easy_mlm@entropy": ["predictor.confidence=entropy"],
+        "lm1b_mlm@max": ["++datamodule.dataset_managers.train.lm.collator.truncate=max"],
     }
 
 
@@ -83,6 +86,7 @@ class ILM:
 class FlexMDM:
     """Takes the time of each row; inserts masks and fills them; returns the logits and lengths."""
 
+    optional_modules: ClassVar = CHEMISTRY
     absent: ClassVar = {
         "fixed_positions": "it inserts tokens, which moves the others",
         **NO_TARGETS,

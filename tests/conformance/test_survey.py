@@ -88,6 +88,9 @@ def test_a_second_setup_of_an_experiment(site):
     object.__setattr__(subject, "adapter", __import__("said").Said())
     found = survey(subject)
     assert f"{STAR}@two" in {str(part.wiring) for part in found.parts["predictor"]}
+    # What it does not change is not checked once more.
+    for kind in ("model", "loss", "collator", "metric"):
+        assert f"{STAR}@two" not in {str(part.wiring) for part in found.parts[kind]}, kind
     assert [str(part) for part in found.parts["process"]] == [STAR]
     (part,) = [p for p in found.parts["predictor"] if str(p.wiring).endswith("@two")]
     assert part.wiring.cfg.predictor.max_steps == 2

@@ -42,7 +42,8 @@ class Adapter:
         absent: capability -> why the family does not have it; the names are in `CAPABILITIES`.
         overrides: Hydra overrides for every experiment, after the kit's own that make it small.
         experiments: experiment -> further overrides, for those that need some. The key may be
-            written `experiment@label`, which adds a second setup of the same experiment.
+            written `experiment@label`: a second setup of the experiment, of which those parts are
+            checked whose config it changes.
         optional_modules: module -> the extra that brings it. Names that can't be imported for
             want of one of these are left out.
     """

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from xlm.utils.omegaconf_resolvers import dummy_resolvers
 
 from xlm_mlm.conformance.adapter import setting
 from xlm_mlm.conformance.rules import RULES, Check, Rule
@@ -119,16 +120,44 @@ def _wirings(subject: Subject) -> tuple[list[Wiring], dict[str, str]]:
 
 
 def _distinct(kind: str, wirings: list[Wiring], foreign: set[str]) -> list[Part]:
-    """The parts of a kind that are the subject's own, each combination once."""
+    """The parts of a kind that are the subject's own, each combination once.
+
+    Of a second setup of an experiment, those that differ from the first.
+    """
+    first = {wiring.name: wiring for wiring in wirings}
     found: dict[Any, Part] = {}
     for wiring in wirings:
+        experiment, _, label = wiring.name.partition("@")
         for key, target, part in _FINDERS[kind](wiring):
             if not wiring.subject.owns(target):
                 foreign.add(target)
-                continue
-            # A second setup of an experiment is there to be checked once more.
-            found.setdefault((key, wiring.name.partition("@")[2]), part)
+            elif not label or _differs(kind, part, first.get(experiment)):
+                found.setdefault((key, label), part)
     return list(found.values())
+
+
+def _differs(kind: str, part: Part, first: Wiring | None) -> bool:
+    """Whether the config of a part is another one in its setup than in the first."""
+    if first is None:
+        return True
+    collator = f"datamodule.dataset_managers.{part.loader}.collator"
+    nodes = {
+        "model": ("model",),
+        "loss": ("model", "loss", collator),
+        "predictor": ("model", "predictor", collator),
+        "collator": (collator,),
+        "metric": (part.metric,),
+    }
+    with dummy_resolvers():
+        return any(
+            _resolved(part.wiring.plain, node) != _resolved(first.plain, node)
+            for node in nodes[kind]
+        )
+
+
+def _resolved(cfg: DictConfig, key: str) -> Any:
+    node = OmegaConf.select(cfg, key)
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def _target(cfg: DictConfig, key: str) -> str:

@@ -145,13 +145,13 @@ def plain_dict(cfg: DictConfig, key: str) -> dict[str, Any]:
 
 
 def loaders_of(cfg: DictConfig) -> list[Loader]:
-    """The loaders of an experiment that have a collator."""
+    """The loaders of an experiment that have a collator; what has no class is no loader."""
     managers = plain_dict(cfg, "datamodule.dataset_managers")
     return [
         Loader(split, name, manager["collator"]["_target_"], tuple(sorted(manager["collator"])))
         for split, loaders in managers.items()
         for name, manager in (loaders or {}).items()
-        if manager and "_target_" in (manager.get("collator") or {})
+        if manager and "_target_" in manager and "_target_" in (manager.get("collator") or {})
     ]
 
 
