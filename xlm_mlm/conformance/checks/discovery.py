@@ -270,7 +270,8 @@ def _hydra_files(subject: Subject) -> dict[Path, Path]:
         listed = files(subject.distribution) or []
     except PackageNotFoundError:
         listed = []
-    if any(file.parts[0] in (*subject.packages, NAMESPACE) for file in listed):
+    tops = {file.parts[0].removesuffix(".py") for file in listed}
+    if tops & {*subject.packages, NAMESPACE}:
         own = {Path(file): Path(str(file.locate())) for file in listed}
     else:
         own = {
