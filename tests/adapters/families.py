@@ -37,8 +37,15 @@ class MDLM:
         "+global_components.noise_schedule.sigma_min=0",
         "+global_components.noise_schedule.sigma_max=20",
     )
-    # The schedule that it names is not in the package, so that it does not compose as installed.
-    experiments: ClassVar = {"text_mdlm": _SCHEDULE}
+    # As installed it does not compose, for want of the schedule that it names, and a test loader
+    # has no collator; `text_mdlm` has no datamodule.
+    experiments: ClassVar = {
+        "owt_mdlm": (
+            *_SCHEDULE,
+            "+collator@datamodule.dataset_managers.test.unconditional_prediction.collator="
+            "unconditional_pred_mdlm",
+        )
+    }
 
     def call_model(self, model, input_ids, attention_mask):
         noise = torch.full((len(input_ids),), 0.5)

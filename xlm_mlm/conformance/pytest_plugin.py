@@ -106,7 +106,9 @@ class Kit:
         from xlm_mlm.conformance import checks  # noqa: F401 - registers the rules
         from xlm_mlm.conformance.survey import survey
 
-        return survey(self.subject)
+        found = survey(self.subject)
+        found.warm()
+        return found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the result of a check; it travels with the report, from other processes too."""

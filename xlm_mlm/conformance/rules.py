@@ -154,6 +154,10 @@ class Check:
         """Make the check. Whatever happens in it ends up in the result."""
         start = time.perf_counter()
         outcome, message = self._outcome()
+        return self.result(outcome, message, round(time.perf_counter() - start, 3))
+
+    def result(self, outcome: str, message: str, seconds: float) -> Result:
+        """What a report says of this check."""
         return Result(
             rule=self.rule.name,
             area=self.rule.area,
@@ -162,7 +166,7 @@ class Check:
             part=self.label,
             outcome=outcome,
             message=message,
-            seconds=round(time.perf_counter() - start, 3),
+            seconds=seconds,
         )
 
     def _outcome(self) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """What there is to check: the parts of a plugin, found through its experiments."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,7 @@ from xlm.utils.omegaconf_resolvers import dummy_resolvers
 from xlm_mlm.conformance.adapter import setting
 from xlm_mlm.conformance.rules import RULES, Check, Rule
 from xlm_mlm.conformance.subject import Subject
-from xlm_mlm.conformance.wiring import Wiring, compose, plain_dict
-from xlm_mlm.plugin.entries import describe
+from xlm_mlm.conformance.wiring import Wiring, brief, compose, plain_dict
 
 # The kinds of components that experiments name, with the capability of the same name.
 COMPONENTS = ("model", "loss", "predictor", "collator", "metric")
@@ -57,6 +57,14 @@ class Survey:
     parts: dict[str, list[Part]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+    def warm(self) -> None:
+        """Build what all checks of an experiment share, so that a fork of this process has it."""
+        wirings = {part.wiring for parts in self.parts.values() for part in parts if part.wiring}
+        for wiring in wirings:
+            # Whoever needs what can't be built says so himself.
+            with suppress(Exception):
+                _ = wiring.datamodule
 
     def checks(self, rules: Sequence[Rule] | None = None) -> list[Check]:
         """Every rule with every part that it is about."""
@@ -115,7 +123,7 @@ def _wirings(subject: Subject) -> tuple[list[Wiring], dict[str, str]]:
                 list(find(wiring))
             wirings.append(wiring)
         except Exception as error:
-            failures[name] = describe(error)
+            failures[name] = brief(error)
     return wirings, failures
 
 

@@ -5,13 +5,14 @@ from dataclasses import asdict
 
 import pytest
 
+from xlm_mlm.conformance.isolated import run_isolated
 from xlm_mlm.conformance.pytest_plugin import PROPERTY
 from xlm_mlm.conformance.rules import Check
 
 
 def test_conforms(xlm_check: Check, record_property: Callable[[str, object], None]) -> None:
     """A rule, and the part of the plugin that it is about."""
-    result = xlm_check.run()
+    result = run_isolated(xlm_check)
     record_property(PROPERTY, asdict(result))
     if result.outcome == "absent":
         pytest.skip(f"absent, {result.message}")

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import itertools
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import hydra
 import torch
+import yaml
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -52,6 +54,9 @@ TOKENIZER = f"{make_tokenizer.__module__}.{make_tokenizer.__name__}"
 MANAGER = f"{MadeUpManager.__module__}.{MadeUpManager.__name__}"
 
 
+LONGEST = 400  # characters of a message
+
+
 def host_configs() -> Path:
     """The host's folder of configs."""
     import xlm
@@ -87,6 +92,16 @@ def compose(subject: Subject, experiment: str, overrides: Sequence[str] = ()) ->
         return hydra.compose("config", [*fixed, *overrides])
     finally:
         GlobalHydra.instance().hydra = before
+
+
+def brief(error: BaseException) -> str:
+    """What an error of Hydra or OmegaConf says, without the lists of everything there is."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        return ", ".join(part for part in (error.context, error.problem) if part)
+    end = r"\n\s*\n|\n\s*(full_key|object_type|Available options|Config search path)\b"
+    first = re.split(end, str(error).strip())[0]
+    text = f"{type(error).__name__}: {' '.join(first.split())}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def small_overrides(cfg: DictConfig) -> list[str]:

@@ -1,6 +1,5 @@
 """What Hydra and the host ask of a plugin's configs."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from xlm_mlm.conformance.adapter import setting
 from xlm_mlm.conformance.rules import Broken, CannotRun, rule
 from xlm_mlm.conformance.subject import Subject
 from xlm_mlm.conformance.survey import Part
-from xlm_mlm.conformance.wiring import compose, host_configs
+from xlm_mlm.conformance.wiring import brief, compose, host_configs
 
 # The keys whose values the host passes to `get_function`, in xlm/datamodule.py and xlm/metrics.py.
 FUNCTIONS = {
@@ -29,22 +28,11 @@ TAGS = ("model_type", "model", "dataset", "noise_schedule")
 _TAG_KEYS = {f"tags.{name}" for name in TAGS}  # these have a rule of their own
 # Of a long list the first few show what is wrong.
 _MOST = 20
-_LONGEST = 400
 
 
 def _listed(lines: list[str]) -> str:
     rest = len(lines) - _MOST
     return "\n".join([*lines[:_MOST], *([f"and {rest} more"] if rest > 0 else [])])
-
-
-def _brief(error: BaseException) -> str:
-    """What an error of Hydra or OmegaConf says, without the lists of everything there is."""
-    if isinstance(error, yaml.MarkedYAMLError):
-        return ", ".join(part for part in (error.context, error.problem) if part)
-    end = r"\n\s*\n|\n\s*(full_key|object_type|Available options|Config search path)\b"
-    first = re.split(end, str(error).strip())[0]
-    text = f"{type(error).__name__}: {' '.join(first.split())}"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 @rule(
@@ -61,7 +49,7 @@ def parse(part: Part) -> None:
         try:
             found = OmegaConf.load(file)
         except Exception as error:
-            wrong.append((file, f"{_place(file, error)}: {_brief(error)}"))
+            wrong.append((file, f"{_place(file, error)}: {brief(error)}"))
         else:
             if not isinstance(found, DictConfig):
                 wrong.append((file, f"{file}: it holds a list; it must hold a mapping"))
@@ -148,7 +136,7 @@ def _problem_of(subject: Subject, key: str, name: str) -> str:
         optional = setting(subject.adapter, "optional_modules")
         if any(f"{module}.".startswith(f"{root}.") for module in missing for root in optional):
             return ""
-        return f"{_brief(error)}{_advice(subject, missing)}"
+        return f"{brief(error)}{_advice(subject, missing)}"
     return "" if callable(found) else f"it is {found!r}, which can't be called"
 
 
@@ -202,18 +190,37 @@ def no_shadow(part: Part) -> None:
     "job builds what is named",
 )
 def experiments_compose(part: Part) -> None:
-    """Compose it under the host's configs, with the adapter's overrides if it has any."""
-    adapter = part.subject.adapter
-    own = setting(adapter, "experiments").get(part.experiment, ())
+    """Compose it under the host's configs, as it is installed."""
     try:
-        cfg = compose(part.subject, part.experiment, [*setting(adapter, "overrides"), *own])
+        cfg = compose(part.subject, part.experiment)
     except Exception as error:
         raise Broken(_brief(error), _file_of(part)) from error
     with dummy_resolvers():
-        left = [line for line in _left_open(cfg) if line.partition(" ")[0] not in _TAG_KEYS]
-    wrong = [*left, *_wrong_names(part.subject, OmegaConf.to_container(cfg, resolve=False))]
+        missing = [key for key in _missing_keys(cfg) if key not in _TAG_KEYS]
+        wrong = [
+            f"{key} is ???; give it a value, or null, or, if the user must give one, let the "
+            "adapter do so in `overrides`"
+            for key in missing
+            if not _given(part, key)
+        ]
+        wrong += _unresolved(cfg)
+    wrong += _wrong_names(part.subject, OmegaConf.to_container(cfg, resolve=False))
     if wrong:
         raise Broken(_listed(wrong), _file_of(part))
+
+
+def _missing_keys(cfg: DictConfig) -> list[str]:
+    return sorted(OmegaConf.missing_keys(cfg))
+
+
+def _given(part: Part, key: str) -> bool:
+    """Whether the adapter gives a value that is the user's to give."""
+    adapter = part.subject.adapter
+    own = setting(adapter, "experiments").get(part.experiment, ())
+    names = {
+        override.lstrip("+").partition("=")[0] for override in (*setting(adapter, "overrides"), *own)
+    }
+    return key in names
 
 
 def _wrong_names(subject: Subject, config: Any) -> Iterator[str]:
@@ -253,7 +260,7 @@ def _left_open(node: Any, above: str = "") -> Iterator[str]:
         except Exception as error:
             if "HydraConfig was not set" not in str(error):  # `${hydra:...}` is set in a real run
                 text = node._get_node(key)._value()
-                yield f"{place} is {text}, which can't be resolved: {_brief(error)}"
+                yield f"{place} is {text}, which can't be resolved: {brief(error)}"
             continue
         # What an interpolation leads to is looked at where it stands.
         if isinstance(value, Container) and not OmegaConf.is_interpolation(node, key):
@@ -272,7 +279,7 @@ def tags(part: Part) -> None:
     try:
         found = compose(part.subject, part.experiment).get("tags")
     except Exception as error:
-        raise CannotRun(f"it does not compose: {_brief(error)}") from error
+        raise CannotRun(f"it does not compose: {brief(error)}") from error
     if not isinstance(found, Mapping):
         raise Broken(f"`tags` is {found!r}; it must be a mapping", _file_of(part))
     absent = [name for name in TAGS if OmegaConf.is_missing(found, name) or name not in found]
