@@ -15,7 +15,7 @@ from xlm_mlm.conformance.survey import Part
 # A predictor that never ends must not hang the kit. No small experiment needs as many passes: those
 # that fill, insert or continue need one for each of a few dozen tokens, those with a time grid
 # rarely more than 1,000.
-ENDLESS = 5000
+ENDLESS = 3000
 
 # Added to the mask's score. Enough that a softmax leaves 1e-13 to all others, and little enough
 # that these are not yet zero in fp32: a predictor may take the mask out after the softmax.
