@@ -56,7 +56,7 @@ def _absent(absent: Mapping[str, str]) -> str:
     if not absent:
         return ""
     head = "<h2>Capabilities declared absent</h2>"
-    return f'<section class="fact absences">{head}{_pairs(absent)}</section>'
+    return f'<section class="fact">{head}{_pairs(absent)}</section>'
 
 
 def _overview(areas: Mapping[str, list[Result]], counts: Mapping[str, int]) -> str:
