@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xlm_mlm.conformance.report import Report, Result, write_report
+from xlm_mlm.conformance.report import Report, Result, report_format, write_report
 
 PROPERTY = "xlm_conformance"
 KIT = pytest.StashKey["Kit"]()
@@ -44,8 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     report = config.getoption("xlm_report")
     if all(asked.values()):
         raise pytest.UsageError("--xlm-plugin and --xlm-package are two ways to say what to test")
-    if report and not report.lower().endswith((".html", ".json")):
-        raise pytest.UsageError(f"--xlm-report is {report!r}; it must end in .html or .json")
+    if report:
+        try:
+            report_format(report)
+        except ValueError as error:
+            raise pytest.UsageError(f"--xlm-report: {error}") from error
     if any(asked.values()):
         config.stash[KIT] = Kit(config)
         config.pluginmanager.register(config.stash[KIT], "xlm-conformance-kit")
@@ -127,10 +130,8 @@ class Kit:
         """Say in one line what came out, and where the report is."""
         if not self.results:
             return
-        counts = self.report().counts().items()
         terminalreporter.section("conformance")
-        said = ", ".join(f"{count} {outcome}" for outcome, count in counts)
-        terminalreporter.line(f"{self.subject}: {said}")
+        terminalreporter.line(f"{self.subject}: {self.report().verdict()}")
         if self.config.getoption("xlm_report"):
             terminalreporter.line(f"report: {self.config.getoption('xlm_report')}")
 

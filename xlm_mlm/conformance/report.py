@@ -125,7 +125,7 @@ class Report:
             line = "The only check passed" if total == 1 else f"All {checks} passed"
         else:
             line = "No check ran"
-        return f"{line}; {absent} declared absent" if absent else line
+        return f"{line}; {absent} absent" if absent else line
 
     def conforms(self) -> bool:
         """Whether a check ran and every check that ran passed."""

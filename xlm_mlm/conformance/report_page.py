@@ -55,7 +55,7 @@ def _pairs(mapping: Mapping[str, str]) -> str:
 def _absent(absent: Mapping[str, str]) -> str:
     if not absent:
         return ""
-    head = "<h2>Capabilities declared absent</h2>"
+    head = "<h2>Capabilities that are absent</h2>"
     return f'<section class="fact">{head}{_pairs(absent)}</section>'
 
 
