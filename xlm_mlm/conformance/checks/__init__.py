@@ -3,8 +3,10 @@
 from xlm_mlm.conformance.checks import (
     configs,  # noqa: F401
     discovery,  # noqa: F401
+    loss,  # noqa: F401
     metrics,  # noqa: F401
     model,  # noqa: F401
+    parameters,  # noqa: F401
     predictor,  # noqa: F401
     predictor_conduct,  # noqa: F401
 )
