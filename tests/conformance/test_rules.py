@@ -108,6 +108,16 @@ def test_nothing_anywhere_is_a_failure():
     assert "no prompt, let its adapter say so" in result.message
 
 
+def test_what_is_broken_comes_before_what_could_not_run():
+    def check(part):
+        raise {"a": CannotRun("unbuilt"), "b": Broken("wrong"), "c": NothingHere("none")}[part]
+
+    result = run(check, "a", "b", "c", somewhere=True)
+    assert (result.outcome, result.message) == ("broken", "b: wrong")
+    result = run(check, "c", "a", somewhere=True)
+    assert (result.outcome, result.message) == ("could not run", "a: unbuilt")
+
+
 def test_two_rules_with_one_name(monkeypatch):
     monkeypatch.setattr(rules, "RULES", {})
     add = rules.rule("a-b", part="model", says="x", host="y")

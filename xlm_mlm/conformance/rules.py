@@ -175,28 +175,33 @@ class Check:
                 return "absent", f"{need}: {self.absent[need]}"
         if not self.parts:
             return "could not run", self.missing
-        idle = []
+        found: dict[str, list[str]] = {"broken": [], "could not run": [], "idle": []}
         for part in self.parts:
-            try:
-                self.rule.check(part)
-            except KeyboardInterrupt:
-                raise
-            except Broken as error:
-                return "broken", _complaint(part, error)
-            except CannotRun as error:
-                return "could not run", f"{part}: {error}"
-            except NothingHere as reason:
-                idle.append(f"{part}: {reason}")
-            except BaseException as error:
-                trace = "".join(traceback.format_exception(error)[-6:])
-                return "could not run", f"{part}: {describe(error)}\n{trace}"
-        if len(idle) == len(self.parts):
+            outcome, message = self._of_part(part)
+            if outcome != "passed":
+                found[outcome].append(f"{part}: {message}")
+        for outcome in ("broken", "could not run"):
+            if found[outcome]:
+                return outcome, "\n".join(found[outcome])
+        if len(found["idle"]) == len(self.parts):
             needs = " or ".join(self.rule.needs)
             advice = f"; if the plugin has no {needs}, let its adapter say so" if needs else ""
-            return "could not run", f"nothing to check{advice}\n" + "\n".join(idle)
+            return "could not run", "\n".join([f"nothing to check{advice}", *found["idle"]])
         return "passed", ""
 
-
-def _complaint(part: Any, error: Broken) -> str:
-    at = f"\nlook at: {where(error.look_at)}" if error.look_at is not None else ""
-    return f"{part}: {error}{at}"
+    def _of_part(self, part: Any) -> tuple[str, str]:
+        try:
+            self.rule.check(part)
+        except KeyboardInterrupt:
+            raise
+        except Broken as error:
+            at = f"\nlook at: {where(error.look_at)}" if error.look_at is not None else ""
+            return "broken", f"{error}{at}"
+        except CannotRun as error:
+            return "could not run", str(error)
+        except NothingHere as reason:
+            return "idle", str(reason)
+        except BaseException as error:
+            trace = "".join(traceback.format_exception(error)[-6:])
+            return "could not run", f"{describe(error)}\n{trace}"
+        return "passed", ""
