@@ -1,6 +1,7 @@
 """What the host asks of a loss."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -230,6 +231,25 @@ def overfits(part: Part) -> None:
     )
 
 
+def _compiled(part: Part, harness: Any, batch: dict[str, Any]) -> tuple[float, bool]:
+    """The loss with `loss_fn` compiled, and whether calling the loss went through that."""
+    loss, calls = harness.loss_function, []
+    torch._dynamo.reset()
+    try:
+        compiled = torch.compile(loss.loss_fn, backend="aot_eager", fullgraph=False)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls.append(args)
+            return compiled(*args, **kwargs)
+
+        loss.loss_fn = counted
+        value = loss_of(part, harness, batch)
+        value.backward()
+    finally:
+        torch._dynamo.reset()
+    return float(value.detach()), bool(calls)
+
+
 @rule(
     "loss-compiles",
     part="loss",
@@ -248,32 +268,16 @@ def compiles(part: Part) -> None:
     loss = harness.loss_function
     with preparing("the loss in eager mode"):
         expected, other = (float(loss_of(part, harness, batch, seed).detach()) for seed in (0, 1))
-    calls = []
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(args)
-        return compiled(*args, **kwargs)
-
-    torch._dynamo.reset()
-    try:
-        with asking(f"the compiled loss_fn of {type(loss).__name__}", loss.loss_fn):
-            compiled = torch.compile(loss.loss_fn, backend="aot_eager", fullgraph=False)
-            loss.loss_fn = counted
-            value = loss_of(part, harness, batch)
-            value.backward()
-    finally:
-        torch._dynamo.reset()
+    with asking(f"the compiled loss_fn of {type(loss).__name__}", loss.loss_fn):
+        value, called = _compiled(part, harness, batch)
     look_at = type(loss).__call__
-    if not calls:
+    if not called:
         raise Broken(
             f"{type(loss).__name__} does not go through `self.loss_fn` when it is called, so "
             "compile=true has no effect",
             look_at,
         )
     # Compiled code need not draw in the same order, so that only a loss without draws is compared.
-    same = abs(float(value.detach()) - expected) <= TOLERANCE * max(1.0, abs(expected))
-    if not value.isfinite() or (expected == other and not same):
-        raise Broken(
-            f"compiled, the loss is {float(value.detach()):.6g}; in eager mode {expected:.6g}",
-            look_at,
-        )
+    same = abs(value - expected) <= TOLERANCE * max(1.0, abs(expected))
+    if not math.isfinite(value) or (expected == other and not same):
+        raise Broken(f"compiled, the loss is {value:.6g}; in eager mode {expected:.6g}", look_at)
