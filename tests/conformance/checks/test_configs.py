@@ -18,6 +18,10 @@ class Said(Adapter):
         self.experiments = {"star_easy_minimal": ("folder=here",)}
 
 
+class Mends(Adapter):
+    overrides = ("model=minimal",)
+
+
 def changed(site, *edits):
     return install(site.folder, Mutant("", edits, says=""))
 
@@ -174,6 +178,15 @@ def test_what_leads_to_something_missing_is_not_a_second_finding(site):
 def test_an_adapter_may_give_what_users_must_give(site):
     subject = replace(changed(site, added("folder: ???")), adapter=Said())
     assert messages(subject, "experiments-compose") == []
+
+
+def test_an_adapter_does_not_mend_an_experiment(site):
+    lost = edit(STAR, "override /model: minimal", "override /model: minimum")
+    (found,) = messages(replace(changed(site, lost), adapter=Mends()), "experiments-compose")
+    assert "Could not find 'model/minimum'" in found
+    subject = replace(changed(site, added("folder: ${nowhere}")), adapter=Said())
+    (found,) = messages(subject, "experiments-compose")
+    assert "folder is ${nowhere}, which can't be resolved" in found
 
 
 def test_a_missing_tag_is_found_by_its_own_rule_alone(site):

@@ -26,6 +26,10 @@ FUNCTIONS = {
 }
 TAGS = ("model_type", "model", "dataset", "noise_schedule")
 _TAG_KEYS = {f"tags.{name}" for name in TAGS}  # these have a rule of their own
+MISSING = (
+    "???; give it a value, or null, or, if the user must give one, let the adapter do so in "
+    "`overrides`"
+)
 # Of a long list the first few show what is wrong.
 _MOST = 20
 
@@ -194,33 +198,33 @@ def experiments_compose(part: Part) -> None:
     try:
         cfg = compose(part.subject, part.experiment)
     except Exception as error:
-        raise Broken(_brief(error), _file_of(part)) from error
-    with dummy_resolvers():
-        missing = [key for key in _missing_keys(cfg) if key not in _TAG_KEYS]
-        wrong = [
-            f"{key} is ???; give it a value, or null, or, if the user must give one, let the "
-            "adapter do so in `overrides`"
-            for key in missing
-            if not _given(part, key)
-        ]
-        wrong += _unresolved(cfg)
+        raise Broken(brief(error), _file_of(part)) from error
+    left = _left_open(cfg)
+    fine = _TAG_KEYS | _given(part, {key for key, why in left.items() if why == MISSING})
+    wrong = [f"{key} is {why}" for key, why in left.items() if key not in fine]
     wrong += _wrong_names(part.subject, OmegaConf.to_container(cfg, resolve=False))
     if wrong:
         raise Broken(_listed(wrong), _file_of(part))
 
 
-def _missing_keys(cfg: DictConfig) -> list[str]:
-    return sorted(OmegaConf.missing_keys(cfg))
+def _left_open(cfg: DictConfig) -> dict[str, str]:
+    """What is missing or can't be resolved: key -> why."""
+    with dummy_resolvers():
+        return dict(_open_below(cfg))
 
 
-def _given(part: Part, key: str) -> bool:
-    """Whether the adapter gives a value that is the user's to give."""
+def _given(part: Part, missing: set[str]) -> set[str]:
+    """Those of the missing keys that the adapter gives, in the user's place."""
     adapter = part.subject.adapter
     own = setting(adapter, "experiments").get(part.experiment, ())
-    names = {
-        override.lstrip("+").partition("=")[0] for override in (*setting(adapter, "overrides"), *own)
-    }
-    return key in names
+    overrides = [*setting(adapter, "overrides"), *own]
+    if not overrides or not missing:
+        return set()
+    try:
+        cfg = compose(part.subject, part.experiment, overrides)
+    except Exception:
+        return set()
+    return missing - set(_left_open(cfg))
 
 
 def _wrong_names(subject: Subject, config: Any) -> Iterator[str]:
@@ -242,16 +246,12 @@ def _composed_names(node: Any, above: str = "") -> Iterator[tuple[str, str, str]
             yield above, str(key), value
 
 
-def _left_open(node: Any, above: str = "") -> Iterator[str]:
-    """What is missing or can't be resolved, each in a line that begins with its key."""
+def _open_below(node: Any, above: str = "") -> Iterator[tuple[str, str]]:
     keys = list(node) if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         place = f"{above}{key}"
         if OmegaConf.is_missing(node, key):
-            yield (
-                f"{place} is ???; give it a value, or null, or, if the user must give one, let "
-                "the adapter do so in `overrides`"
-            )
+            yield place, MISSING
             continue
         try:
             value = node[key]
@@ -259,12 +259,14 @@ def _left_open(node: Any, above: str = "") -> Iterator[str]:
             continue  # what it leads to is a finding itself
         except Exception as error:
             if "HydraConfig was not set" not in str(error):  # `${hydra:...}` is set in a real run
-                text = node._get_node(key)._value()
-                yield f"{place} is {text}, which can't be resolved: {brief(error)}"
+                yield (
+                    place,
+                    f"{node._get_node(key)._value()}, which can't be resolved: {brief(error)}",
+                )
             continue
         # What an interpolation leads to is looked at where it stands.
         if isinstance(value, Container) and not OmegaConf.is_interpolation(node, key):
-            yield from _left_open(value, f"{place}.")
+            yield from _open_below(value, f"{place}.")
 
 
 @rule(
