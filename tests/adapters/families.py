@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import torch
 
+from xlm_mlm.conformance.made_up import infill_rows
+
 NO_TARGETS = {
     name: "its loss makes the noise itself; a batch holds the tokens alone"
     for name in ("target_ids", "ignored_targets", "aligned_targets")
@@ -25,6 +27,10 @@ class MLM:
         "star_easy_mlm@entropy": ["predictor.confidence=entropy"],
         "lm1b_mlm@max": ["++datamodule.dataset_managers.train.lm.collator.truncate=max"],
     }
+
+    def rows(self, loader, tokenizer, sizes):
+        # Its infilling collator takes any rows, but only those with masks ask for something.
+        return infill_rows(sizes, 8) if "infill" in loader else None
 
 
 class MDLM:

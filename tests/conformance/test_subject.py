@@ -21,7 +21,8 @@ HOOKS = """
 
 @pytest.fixture
 def theirs(site):
-    site.write(theirs____init__="", theirs__hooks=HOOKS)
+    site.config("theirs/__init__.py", "")
+    site.write(theirs__hooks=HOOKS)
     site.write(theirs__said="class Said:\n    absent = {'prompt': 'it has none'}\n")
     site.config("theirs/configs/experiment/one.yaml", "a: 1\n")
     site.config("theirs/configs/experiment/parts/two.yaml", "a: 1\n")
@@ -89,7 +90,7 @@ def test_a_package_registers_nothing(theirs):
 
 
 def test_a_package_without_configs_is_a_finding_not_a_crash(site):
-    site.write(bare____init__="")
+    site.config("bare/__init__.py", "")
     assert find_package("bare").config_dirs == ()
 
 

@@ -49,7 +49,7 @@ def test_an_experiment_that_does_not_compose_costs_only_its_parts(site):
 
 
 def test_when_none_composes_each_kind_says_why(site):
-    site.write(theirs____init__="")
+    site.config("theirs/__init__.py", "")
     site.config("theirs/configs/experiment/one.yaml", "# @package _global_\ndefaults: [gone]\n")
     found = survey(find_package("theirs"))
     assert found.parts["model"] == []
@@ -61,7 +61,7 @@ def test_when_none_composes_each_kind_says_why(site):
 
 
 def test_what_experiments_take_from_others_is_absent(site):
-    site.write(theirs____init__="")
+    site.config("theirs/__init__.py", "")
     site.config(
         "theirs/configs/experiment/one.yaml",
         "# @package _global_\ndefaults: [star_easy_mlm]\n",
@@ -74,7 +74,7 @@ def test_what_experiments_take_from_others_is_absent(site):
 
 
 def test_no_experiment_at_all(site):
-    site.write(theirs____init__="")
+    site.config("theirs/__init__.py", "")
     found = survey(find_package("theirs"))
     assert found.missing["experiment"] == "no experiment was found in the config folders"
     assert found.missing["loss"] == "no loss was found in the experiments"

@@ -45,7 +45,7 @@ def test_what_the_constructor_alone_has_is_made_small():
 
 def test_the_subject_comes_right_after_the_host(site):
     """A name that ours has as well: it is the subject's that is composed."""
-    site.write(theirs____init__="")
+    site.config("theirs/__init__.py", "")
     site.config("theirs/configs/experiment/star_easy_mlm.yaml", "# @package _global_\nmine: 1\n")
     assert compose(find_package("theirs"), "star_easy_mlm").mine == 1
 
