@@ -57,7 +57,7 @@ FORM = [
     ),
     collator(
         "collators-picklable",
-        "attention_mask was torch.bool with 2 dimensions; .* it is not there",
+        "attention_mask was torch.bool with 2 dimensions; .* pickled it is not there",
         (TOKENIZER, "        self.masks = True\n" + TOKENIZER),
         (
             "    def blocks(self",

@@ -11,4 +11,5 @@ from xlm_mlm.conformance.checks import (
     parameters,  # noqa: F401
     predictor,  # noqa: F401
     predictor_conduct,  # noqa: F401
+    process,  # noqa: F401
 )

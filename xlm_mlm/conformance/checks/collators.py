@@ -81,7 +81,7 @@ def _kinds(batch: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _same_kinds(one: dict[str, str], other: dict[str, str], what: str, part: Part) -> None:
-    for key in one.keys() | other.keys():
+    for key in sorted(one.keys() | other.keys()):
         first, then = (kinds.get(key, "not there") or "no tensor" for kinds in (one, other))
         if first != then:
             raise Broken(f"{key} was {first}; {what} it is {then}", look_at(part))
