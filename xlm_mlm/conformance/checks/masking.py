@@ -222,10 +222,10 @@ def _stands_in(part: Part, row: Row, one: Draw, whole: Tensor, number: int) -> N
 
 def _found(tokens: list[int], ids: list[int], mask: int) -> bool:
     """Whether `tokens` stand in `ids` in one piece, the end cut only if BOS and EOS need room."""
-    shortest = min(len(tokens), len(ids) - 2)
+    kept = tokens[: max(min(len(tokens), len(ids) - 2), 1)]
     return any(
-        all(there in (token, mask) for token, there in zip(tokens, ids[start:], strict=False))
-        for start in range(len(ids) - shortest + 1)
+        all(there in (token, mask) for token, there in zip(kept, ids[start:], strict=False))
+        for start in range(len(ids) - len(kept) + 1)
     )
 
 
