@@ -101,3 +101,18 @@ def test_one_check_for_each_part_or_for_all(somewhere, minimal):
     rule = Rule("loss-x", "loss", "x.", "y", (), somewhere, lambda part: None)
     checks = survey(minimal).checks([rule])
     assert [len(check.parts) for check in checks] == ([2] if somewhere else [1, 1])
+
+
+@pytest.mark.parametrize("role", ["lm", "prediction"])
+def test_a_rule_may_be_about_the_loaders_of_one_role(role, minimal):
+    rule = Rule("collator-x", "collator", "x.", "y", (), False, lambda part: None, role)
+    parts = [part for check in survey(minimal).checks([rule]) for part in check.parts]
+    assert len(parts) == 2
+    assert {part.loader.role for part in parts} == {role}
+
+
+def test_a_rule_about_loaders_that_others_feed_is_no_finding(minimal):
+    found = survey(minimal)
+    found.parts["collator"] = [p for p in found.parts["collator"] if p.loader.role == "lm"]
+    rule = Rule("collator-x", "collator", "x.", "y", (), False, lambda part: None, "prediction")
+    assert found.checks([rule]) == []

@@ -45,6 +45,8 @@ class Rule:
         host: where it comes from: the file of the host and what it does there.
         needs: capabilities; if one is declared absent the rule is left out.
         somewhere: whether a part may have nothing that the rule is about, as long as one has.
+        role: `lm` or `prediction`, for rules about the loaders that go to the loss, or to the
+            predictor, alone.
         check: raises `Broken`, `CannotRun` or (if `somewhere`) `NothingHere`.
     """
 
@@ -55,6 +57,7 @@ class Rule:
     needs: tuple[str, ...]
     somewhere: bool
     check: Callable[[Any], None]
+    role: str = ""
 
     @property
     def area(self) -> str:
@@ -73,13 +76,14 @@ def rule(
     host: str,
     needs: tuple[str, ...] = (),
     somewhere: bool = False,
+    role: str = "",
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
     """Make a function that takes a part of a plugin a rule."""
 
     def register(check: Callable[[Any], None]) -> Callable[[Any], None]:
         if name in RULES:
             raise ValueError(f"there are two rules named {name}")
-        RULES[name] = Rule(name, part, says, host, needs, somewhere, check)
+        RULES[name] = Rule(name, part, says, host, needs, somewhere, check, role)
         return check
 
     return register

@@ -75,7 +75,10 @@ class Survey:
         ]
 
     def _checks_of(self, rule: Rule) -> Iterator[Check]:
-        parts = tuple(self.parts.get(rule.part, ()))
+        found = tuple(self.parts.get(rule.part, ()))
+        parts = tuple(p for p in found if not rule.role or p.loader.role == rule.role)
+        if found and not parts:
+            return  # such loaders are fed by somebody else
         missing = self.missing.get(rule.part, f"the plugin has no {rule.part}")
         groups = [parts] if rule.somewhere or not parts else [(part,) for part in parts]
         for group in groups:

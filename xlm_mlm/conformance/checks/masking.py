@@ -159,14 +159,13 @@ def _only_marked_are_masked(part: Part, rows: list[Row], batches: Sequence[Draw]
 @rule(
     "collators-targets",
     part="collator",
+    role="lm",
     needs=("target_ids",),
     says="In a training batch every target is -100, a token of the row, or a special token.",
     host=f"{BATCHES} loss; what is no token of the row would be learned as if it were",
 )
 def targets(part: Part) -> None:
     """Look for tokens that come from nowhere."""
-    if part.loader.role != "lm":
-        return
     rows = part.wiring.rows(part.loader)
     allowed = {IGNORED, *part.wiring.tokenizer.all_special_ids}
     for seed in range(DRAWS):
@@ -184,6 +183,7 @@ def targets(part: Part) -> None:
 @rule(
     "collators-aligned-targets",
     part="collator",
+    role="lm",
     needs=("target_ids", "aligned_targets"),
     says="In a training batch targets stand where their tokens stand: the input with its targets "
     "put in is the row again.",
@@ -191,8 +191,6 @@ def targets(part: Part) -> None:
 )
 def aligned_targets(part: Part) -> None:
     """Put the targets in, and look for the row's tokens; a mask without a target fits any."""
-    if part.loader.role != "lm":
-        return
     rows = part.wiring.rows(part.loader)
     for seed in range(DRAWS):
         one = draw(part, rows, seed)
@@ -232,6 +230,7 @@ def _found(tokens: list[int], ids: list[int], mask: int) -> bool:
 @rule(
     "collators-prediction-targets",
     part="collator",
+    role="prediction",
     says="In a batch to predict, what the host decodes as the right answer holds token ids only, "
     "never -100.",
     host="xlm/log_predictions.py, LogPredictions._get_ground_truth_text: decodes the field that "
@@ -239,8 +238,6 @@ def _found(tokens: list[int], ids: list[int], mask: int) -> bool:
 )
 def prediction_targets(part: Part) -> None:
     """The field that the experiment has decoded; if it names none, `target_ids`."""
-    if part.loader.role != "prediction":
-        return
     named = OmegaConf.select(part.wiring.cfg, "log_predictions.inject_target")
     name = named or "target_ids"
     found = draw(part, part.wiring.rows(part.loader)).batch.get(name)

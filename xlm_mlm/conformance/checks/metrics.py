@@ -82,6 +82,7 @@ def batch_unchanged(part: Part) -> None:
 @rule(
     "metrics-row-values",
     part="metric",
+    role="prediction",
     says="A metric of predictions that has values of single samples has one for each row.",
     host=f"{STEP} adds `_computed_value` to the predictions as `metric_NAME`, and LogPredictions "
     "writes it row by row through to_dict",
@@ -92,7 +93,7 @@ def row_values(part: Part) -> None:
     with preparing(f"updating {part.metric}"):
         metric.update(batch, found, harness.tokenizer)
     values = metric._computed_value
-    if values is None or part.loader.role != "prediction":
+    if values is None:
         return
     if isinstance(values, Tensor):
         values = values.detach().tolist()
