@@ -28,6 +28,7 @@ def test_every_source_and_config_file_is_in_the_wheel(wheel):
     wanted = {file.relative_to(ROOT).as_posix() for file in files}
     assert wanted - set(wheel.namelist()) == set()
     assert "xlm_mlm/py.typed" in wheel.namelist()
+    assert "xlm_mlm/conformance/report.html" in wheel.namelist()
     assert "xlm_mlm/configs/experiment/star_easy_mlm.yaml" in wheel.namelist()
 
 
@@ -35,7 +36,7 @@ def test_nothing_else_is(wheel):
     metadata = {name for name in wheel.namelist() if ".dist-info/" in name}
     others = set(wheel.namelist()) - metadata
     kinds = {Path(name).suffix for name in others if name.startswith("xlm_mlm/")}
-    assert kinds <= {".py", ".yaml", ".typed"}
+    assert kinds <= {".py", ".yaml", ".typed", ".html"}
     # An __init__.py in the namespace would hide every other Hydra plugin.
     assert {name for name in others if not name.startswith("xlm_mlm/")} == {
         "hydra_plugins/xlm_mlm_searchpath.py"
@@ -54,6 +55,7 @@ def test_the_entry_points_name_things_that_exist(wheel):
     parser.read_string(wheel.read(name).decode())
     assert parser["hydra.plugins"]["xlm_mlm"] == "xlm_mlm.plugin.hydra:XLMPluginSearchPath"
     assert parser["xlm.plugins"]["mlm"] == "xlm_mlm.plugin.components"
+    assert parser["pytest11"]["xlm_conformance"] == "xlm_mlm.conformance.pytest_plugin"
     modules = {
         value.partition(":")[0] for group in parser.sections() for value in parser[group].values()
     }

@@ -1,6 +1,7 @@
 """What becomes of a check: passed, broken, could not run, absent; nothing gets out of it."""
 
 import pytest
+import torch
 
 from xlm_mlm.conformance import rules
 from xlm_mlm.conformance.rules import (
@@ -116,6 +117,23 @@ def test_what_is_broken_comes_before_what_could_not_run():
     assert (result.outcome, result.message) == ("broken", "b: wrong")
     result = run(check, "c", "a", somewhere=True)
     assert (result.outcome, result.message) == ("could not run", "a: unbuilt")
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_only_a_rule_about_compilation_compiles(compiles):
+    traced = []
+
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    def check(part):
+        torch._dynamo.reset()
+        assert torch.compile(lambda x: x + 1, backend=backend)(torch.ones(2)).tolist() == [2, 2]
+
+    rule = Rule("a-b", "thing", "x.", "y", (), False, check, compiles=compiles)
+    assert Check(rule, ("a",), {}).run().outcome == "passed"
+    assert bool(traced) is compiles
 
 
 def test_two_rules_with_one_name(monkeypatch):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xlm_mlm.conformance.report import Result
 from xlm_mlm.plugin.entries import describe
 
@@ -47,6 +49,8 @@ class Rule:
         somewhere: whether a part may have nothing that the rule is about, as long as one has.
         role: `lm` or `prediction`, for rules about the loaders that go to the loss, or to the
             predictor, alone.
+        compiles: whether what the plugin marks with torch.compile is compiled during the check;
+            otherwise it runs in eager mode, which is quicker and needs no C++ compiler.
         check: raises `Broken`, `CannotRun` or (if `somewhere`) `NothingHere`.
     """
 
@@ -58,6 +62,7 @@ class Rule:
     somewhere: bool
     check: Callable[[Any], None]
     role: str = ""
+    compiles: bool = False
 
     @property
     def area(self) -> str:
@@ -77,13 +82,14 @@ def rule(
     needs: tuple[str, ...] = (),
     somewhere: bool = False,
     role: str = "",
+    compiles: bool = False,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
     """Make a function that takes a part of a plugin a rule."""
 
     def register(check: Callable[[Any], None]) -> Callable[[Any], None]:
         if name in RULES:
             raise ValueError(f"there are two rules named {name}")
-        RULES[name] = Rule(name, part, says, host, needs, somewhere, check, role)
+        RULES[name] = Rule(name, part, says, host, needs, somewhere, check, role, compiles)
         return check
 
     return register
@@ -194,8 +200,10 @@ class Check:
         return "passed", ""
 
     def _of_part(self, part: Any) -> tuple[str, str]:
+        stance = "default" if self.rule.compiles else "force_eager"
         try:
-            self.rule.check(part)
+            with torch.compiler.set_stance(stance):
+                self.rule.check(part)
         except KeyboardInterrupt:
             raise
         except Broken as error:

@@ -253,6 +253,7 @@ def _compiled(part: Part, harness: Any, batch: dict[str, Any]) -> tuple[float, b
 @rule(
     "loss-compiles",
     part="loss",
+    compiles=True,
     needs=("compile",),
     says="`loss_fn` can be compiled, gives the same loss then, and is what a call goes through.",
     host="xlm/harness.py, Harness.configure_model: with compile=true `loss_fn` is replaced by "
