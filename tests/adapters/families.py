@@ -37,6 +37,7 @@ class MDLM:
     """Takes the total noise of each row beside the ids; its experiments have no prompts."""
 
     absent: ClassVar = {"prompt": "its experiments generate from nothing"}
+    _TEST = "datamodule.dataset_managers.test.unconditional_prediction"
     _SCHEDULE = (
         "noise_schedule=dummy",
         "global_components.noise_schedule._target_=mdlm.noise_mdlm.ContinuousTimeLogLinearSchedule",
@@ -44,12 +45,13 @@ class MDLM:
         "+global_components.noise_schedule.sigma_max=20",
     )
     # As installed it does not compose, for want of the schedule that it names, and a test loader
-    # has no collator; `text_mdlm` has no datamodule.
+    # has neither collator nor dataset; `text_mdlm` has no datamodule.
     experiments: ClassVar = {
         "owt_mdlm": (
             *_SCHEDULE,
-            "+collator@datamodule.dataset_managers.test.unconditional_prediction.collator="
-            "unconditional_pred_mdlm",
+            f"+collator@{_TEST}.collator=unconditional_pred_mdlm",
+            f"{_TEST}.dataset_constructor_str=mdlm.datamodule_mdlm.MDLMEmptyDataset",
+            f"+{_TEST}.dataset_kwargs.max_length=12",
         )
     }
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from xlm.utils.omegaconf_resolvers import dummy_resolvers
 
@@ -60,11 +61,16 @@ class Survey:
 
     def warm(self) -> None:
         """Build what all checks of an experiment share, so that a fork of this process has it."""
+        import torch._dynamo  # noqa: F401 - as all imports here, for the time it takes
+
         wirings = {part.wiring for parts in self.parts.values() for part in parts if part.wiring}
         for wiring in wirings:
             # Whoever needs what can't be built says so himself.
             with suppress(Exception):
                 _ = wiring.datamodule
+            for key in ("lightning_module", "model", "loss", "predictor"):
+                with suppress(Exception):
+                    get_object(_target(wiring.plain, key))
 
     def checks(self, rules: Sequence[Rule] | None = None) -> list[Check]:
         """Every rule with every part that it is about."""
