@@ -115,6 +115,29 @@ def test_a_token_that_is_no_digit_is_shown_as_such(capsys):
     assert "0 of 1 held-out boards" in printed
 
 
+def test_rows_that_are_no_boards_are_counted_and_left_out(capsys):
+    """A board among rows of three digits and of none: testing goes on."""
+    printer = BoardPrinter()
+    for digits in (3, 0, len(GRID)):
+        outputs, batch = batch_of(GRID)
+        batch["target_ids"][0, 1 + digits :] = EOS
+        printer.on_test_batch_end(trainer(), HARNESS, outputs, batch, 0)
+    printer.on_test_end(trainer(), HARNESS)
+    printed = capsys.readouterr().out
+    assert "2 of 3 rows are no boards and are left out" in printed
+    assert "1 of 1 held-out boards solved" in printed
+    assert printed.count("=>") == 1
+
+
+def test_no_board_at_all_is_said(capsys):
+    printer = BoardPrinter()
+    outputs, batch = batch_of(GRID)
+    batch["target_ids"][:] = EOS
+    printer.on_test_batch_end(trainer(), HARNESS, outputs, batch, 0)
+    printer.on_test_end(trainer(), HARNESS)
+    assert capsys.readouterr().out.strip() == "1 of 1 rows are no boards and are left out"
+
+
 def test_validation_on_its_own_reads_the_prediction_loader_alone(capsys):
     printer = BoardPrinter(boards=1)
     printer.on_validation_start(trainer("validate"), HARNESS)

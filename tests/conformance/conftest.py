@@ -14,8 +14,10 @@ def site(tmp_path, monkeypatch):
     before = set(sys.modules)
     yield Site(tmp_path)
     for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith(str(tmp_path)):
+        module = sys.modules[name]
+        # A folder without `__init__.py` has no file, but a path.
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+        if any(str(place).startswith(str(tmp_path)) for place in places):
             del sys.modules[name]
 
 

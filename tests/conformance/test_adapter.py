@@ -34,6 +34,11 @@ def test_an_instance_or_a_module_will_do(site):
     assert setting(load_adapter("their_adapter:Theirs"), "overrides") == ["a=1"]
 
 
+def test_dots_in_the_name_are_followed(site):
+    site.write(their_adapter="class A:\n    class B:\n        overrides = ['a=1']\n")
+    assert setting(load_adapter("their_adapter:A.B"), "overrides") == ["a=1"]
+
+
 @pytest.mark.parametrize("parent", ["", "(Adapter)"])
 def test_a_method_of_its_own_is_seen(parent, site):
     head = "from xlm_mlm.conformance.adapter import Adapter\n"
@@ -49,6 +54,14 @@ def test_a_method_of_its_own_is_seen(parent, site):
         ("class Theirs:\n    absent = {'mask': 'x'}\n", "names 'mask'.*mask_token"),
         ("class Theirs:\n    absent = ['prompt']\n", r"must be \{capability: reason\}"),
         ("class Theirs:\n    absent = {'prompt': ''}\n", r"must be \{capability: reason\}"),
+        ("class Theirs:\n    absent = {'prompt': True}\n", r"must be \{capability: reason\}"),
+        ("class Theirs:\n    experiments = ['a']\n", r"`experiments` .*list of overrides"),
+        ("class Theirs:\n    experiments = {'a': 'b=1'}\n", r"`experiments` .*list of overrides"),
+        ("class Theirs:\n    overrides = 'a=1'\n", "`overrides` .*a list of str"),
+        ("class Theirs:\n    optional_modules = None\n", r"must be \{module: extra\}"),
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
+        ("class Theirs(:\n", "SyntaxError"),
+        ("class Theirs:\n    def __init__(self):\n        1 / 0\n", "ZeroDivisionError"),
         ("class Ours:\n    pass\n", "their_adapter:Theirs can't be imported"),
     ],
 )

@@ -1,5 +1,6 @@
 """A check that crashes or hangs is a finding, and not the end."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 import torch
 
-from xlm_mlm.conformance.isolated import run_isolated
+from xlm_mlm.conformance.isolated import Died, in_child, run_isolated
 from xlm_mlm.conformance.rules import Broken, Check, Rule
 
 
@@ -42,7 +43,27 @@ def test_a_process_that_dies_breaks_the_rule(end, said):
 def test_a_check_that_hangs_is_ended():
     result = run_isolated(check(lambda part: time.sleep(60)), seconds=0.5)
     assert result.outcome == "broken"
-    assert "not done after 0 s" in result.message or "not done after 1 s" in result.message
+    assert "was not done after 0 s and was ended" in result.message
+
+
+def test_what_is_raised_comes_back():
+    with pytest.raises(Broken, match="3 where 4"):
+        in_child(lambda: wrong("a"))
+    with pytest.raises(SystemExit):
+        in_child(lambda: exec("raise SystemExit(3)"))
+
+
+def test_what_can_t_be_sent_is_said():
+    with pytest.raises(Died, match="can't be sent: <function"):
+        in_child(lambda: lambda: 1)
+
+
+def test_a_child_may_have_children():
+    def ask():
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            return pool.apply(len, ("abc",))
+
+    assert in_child(ask, seconds=60) == 3
 
 
 def test_the_state_of_this_process_is_safe():

@@ -51,6 +51,39 @@ def test_an_ordinary_run_imports_nothing_and_says_nothing(site):
     assert "conformance" not in done.stdout.replace("xlm-conformance", "")
 
 
+def test_no_check_at_all_is_said(site):
+    site.write(test_theirs="def test_it():\n    pass\n")
+    done = run_pytest(site, str(site.folder / "test_theirs.py"), "--xlm-plugin", "mlm")
+    assert "no check of plugin mlm was made; see pytest --pyargs" in done.stdout
+
+
+@pytest.mark.slow
+def test_in_the_folder_of_a_project_with_its_own_ways(site):
+    """Other names for tests, warnings as errors, a report for CI, a report that can't be kept."""
+    name = install(site.folder).name
+    (site.folder / "work").mkdir()
+    (site.folder / "work" / "taken.json").mkdir()
+    (site.folder / "work" / "pytest.ini").write_text(
+        "[pytest]\npython_files = *_spec.py\npython_functions = check_*\n"
+        "junit_family = xunit2\naddopts = -W error --junitxml=junit.xml\n"
+    )
+    arguments = ("--xlm-plugin", name, "--xlm-report", "taken.json", "-k", "configs-parse")
+    done = run_pytest(site, *KIT, *arguments)
+    assert "The only check passed" in done.stdout, done.stdout
+    assert "the report could not be written to taken.json" in done.stdout
+    assert done.returncode == pytest.ExitCode.INTERNAL_ERROR
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_module_that_ends_the_process_is_no_success(site):
+    end = edit("collators.py", "", "\nimport os\nos._exit(0)\n")
+    name = install(site.folder, Mutant("", (end,), says="")).name
+    done = run_pytest(site, *KIT, "--xlm-plugin", name, "-k", "model-")
+    assert done.returncode not in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
+    assert "it ended with code 0" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_plugin_that_passes(site):
     name = install(site.folder).name

@@ -100,4 +100,26 @@ MUTANTS = [
         (edit(FAMILY, "  model_type: minimal", "  family: minimal"),),
         says="`tags` lacks model_type, so no job starts",
     ),
+    Mutant(
+        "configs-no-shadow",
+        (edit("configs/model/rotary_transformer_mlm.yaml", "", "model: null\n"),),
+        says="rotary_transformer_mlm.yaml is never read: .*xlm_mlm/configs",
+    ),
+    Mutant(
+        "configs-experiments-compose",
+        (
+            edit(
+                "configs/experiment/text_minimal.yaml",
+                "",
+                "\nreported_metrics:\n  val:\n    lm:\n      odd:\n"
+                "        update_fn: xlm_minimal.metrics.mean_loss_update_fn\n",
+            ),
+        ),
+        says="reported_metrics.val.lm.odd must name a function .* and have a `metric`",
+    ),
+    Mutant(
+        "configs-experiments-compose",
+        (edit("configs/experiment/text_minimal.yaml", "", "\nloss: hello\n"),),
+        says="loss is 'hello'; it must name a class in `_target_`",
+    ),
 ]

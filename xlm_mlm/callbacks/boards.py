@@ -11,6 +11,11 @@ from xlm_mlm.checks import require_int
 Board = list[str]
 
 
+def is_board(cells: Board) -> bool:
+    """Whether the cells fill a square of square boxes."""
+    return bool(cells) and math.isqrt(math.isqrt(len(cells))) ** 4 == len(cells)
+
+
 def draw(cells: Board) -> list[str]:
     """The lines of a board, boxes ruled off.
 
@@ -22,7 +27,7 @@ def draw(cells: Board) -> list[str]:
     """
     side = math.isqrt(len(cells))
     box = math.isqrt(side)
-    if not cells or box**4 != len(cells):
+    if not is_board(cells):
         raise ValueError(
             f"a board has {len(cells)} cells; it must have 16, 81, 256, ...: a square of square "
             "boxes"
@@ -53,7 +58,7 @@ class BoardPrinter(Callback):
     Reads the batches of dataloaders whose name holds "prediction". On several processes each
     sees its own rows; the first one prints.
 
-    A board is the digits of a row, 4x4 or 9x9; a row that is no board is refused.
+    A board is the digits of a row, 4x4 or 9x9; rows that are no boards are counted and left out.
 
     Args:
         boards: how many to print, spread evenly over all of them.
@@ -123,10 +128,15 @@ class BoardPrinter(Callback):
     def _print(self, trainer: Trainer) -> None:
         if not (self._seen and trainer.is_global_zero):
             return
-        total = len(self._seen)
+        boards = [seen for seen in self._seen if is_board(seen[0])]
+        if left_out := len(self._seen) - len(boards):
+            print(f"\n{left_out} of {len(self._seen)} rows are no boards and are left out")
+        if not boards:
+            return
+        total = len(boards)
         places = torch.linspace(0, total - 1, min(self.boards, total)).round().int().tolist()
-        shown = [side_by_side(*self._seen[place]) for place in places]
-        solved = sum(solved for _, _, solved in self._seen)
+        shown = [side_by_side(*boards[place]) for place in places]
+        solved = sum(solved for _, _, solved in boards)
         print("\n\n".join(["", *shown]))
         print(
             f"\n{solved} of {total} held-out boards solved, every cell right: {solved / total:.4f}"

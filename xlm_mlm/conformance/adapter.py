@@ -6,9 +6,12 @@ derive from it, so that a plugin does not depend on this package.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
+
+from xlm_mlm.plugin.entries import attempt
 
 # What a family of models may lack: the checks that need it are then left out, and the report
 # says so. Whatever is not declared absent is checked.
@@ -90,13 +93,18 @@ def load_adapter(target: str | None) -> Any:
     module, _, name = target.partition(":")
     if not (module and name):
         raise ValueError(f"the adapter is {target!r}; it must be 'module:object'")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the adapter {target} can't be imported: {error}") from error
-    adapter = found() if inspect.isclass(found) else found
+    adapter, problem = attempt(partial(_make, module, name))
+    if problem:
+        raise ValueError(f"the adapter {target} can't be imported: {problem}")
     _check(target, adapter)
     return adapter
+
+
+def _make(module: str, name: str) -> Any:
+    found = import_module(module)
+    for attribute in name.split("."):
+        found = getattr(found, attribute)
+    return found() if inspect.isclass(found) else found
 
 
 def _check(target: str, adapter: Any) -> None:
@@ -106,14 +114,34 @@ def _check(target: str, adapter: Any) -> None:
             f"the adapter {target} has {', '.join(unknown)}, which the kit does not know; "
             f"it knows {', '.join(sorted(_KNOWN))}"
         )
-    absent = getattr(adapter, "absent", {})
-    if not isinstance(absent, Mapping) or not all(absent.values()):
-        raise ValueError(f"`absent` of {target} is {absent!r}; it must be {{capability: reason}}")
+    absent = _names_to("absent", "{capability: reason}", _is_text, target, adapter)
+    _names_to("optional_modules", "{module: extra}", _is_text, target, adapter)
+    _names_to("experiments", "{experiment: list of overrides}", _are_texts, target, adapter)
+    overrides = setting(adapter, "overrides")
+    if not _are_texts(overrides):
+        raise ValueError(f"`overrides` of {target} is {overrides!r}; it must be a list of str")
     if unknown := sorted(set(absent) - set(CAPABILITIES)):
         raise ValueError(
             f"`absent` of {target} names {', '.join(map(repr, unknown))}; "
             f"the capabilities are {', '.join(CAPABILITIES)}"
         )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _names_to(
+    name: str, form: str, fits: Callable[[Any], bool], target: str, adapter: Any
+) -> Mapping[str, Any]:
+    value = setting(adapter, name)
+    if not isinstance(value, Mapping) or not all(map(fits, value.values())):
+        raise ValueError(f"`{name}` of {target} is {value!r}; it must be {form}")
+    return value
 
 
 def setting(adapter: Any, name: str) -> Any:

@@ -1,54 +1,82 @@
-"""A check in a process of its own: the plugin's code may crash or hang, and the others go on."""
+"""The plugin's code in a process of its own: it may crash or hang, and the rest goes on."""
 
 import multiprocessing
+import pickle
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 from xlm_mlm.conformance.report import Result
 from xlm_mlm.conformance.rules import Check
 
 SECONDS = 180.0
 
+T = TypeVar("T")
 
-def run_isolated(check: Check, seconds: float = SECONDS) -> Result:
-    """Make a check in a fork of this process.
 
-    A check that starts processes itself is made here, and so is every check where forking is not
-    safe (anywhere but on Linux).
+class Died(Exception):
+    """A process ended without a result, or was ended; the message says how."""
+
+
+def in_child(action: Callable[[], T], seconds: float = SECONDS) -> T:
+    """Call a function in a fork of this process; here, where forking is not safe (not on Linux).
 
     Args:
-        check: the check.
-        seconds: how long it may take; one that takes longer is ended, and its rule is broken.
+        action: the function; what it returns is pickled.
+        seconds: how long it may take.
+
+    Raises:
+        Died: it took longer, or the process ended, or it raised what can't be pickled.
+        Exception: what it raised.
     """
-    if check.rule.part == "process" or sys.platform != "linux":
-        return check.run()
+    if sys.platform != "linux":
+        return action()
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run, args=(check, sender), daemon=True)
+    child = context.Process(target=_run, args=(action, sender))
     child.start()
     sender.close()
     try:
         if not receiver.poll(seconds):
-            what = f"not done after {seconds:.0f} s, so it was ended"
-            return check.result("broken", f"{check.label}: {what}", seconds)
-        return receiver.recv()
+            raise Died(f"was not done after {seconds:.0f} s and was ended")
+        raised, value = receiver.recv()
     except EOFError:
         child.join()
-        what = f"the process {_end(child.exitcode)}"
-        return check.result("broken", f"{check.label}: {what} during this check", 0.0)
+        raise Died(_end(child.exitcode)) from None
     finally:
         child.kill()
         child.join()
         receiver.close()
+    if raised:
+        raise value
+    return value
 
 
-def _run(check: Check, sender: Connection) -> None:
+def run_isolated(check: Check, seconds: float = SECONDS) -> Result:
+    """Make a check in a process of its own; one that starts the command itself is made here."""
+    if check.rule.part == "process":
+        return check.run()
+    try:
+        return in_child(check.run, seconds)
+    except Died as end:
+        return check.result("broken", f"{check.label}: the process {end} during this check", 0.0)
+
+
+def _run(action: Callable[[], Any], sender: Connection) -> None:
     import torch
 
     # The threads of a pool do not survive a fork, and whoever asks them to work waits for ever.
     torch.set_num_threads(1)
-    sender.send(check.run())
+    try:
+        answer = False, action()
+    except BaseException as error:
+        answer = True, error
+    try:
+        sender.send(answer)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        sender.send((True, Died(f"gave what can't be sent: {answer[1]!r:.200}")))
 
 
 def _end(code: int | None) -> str:

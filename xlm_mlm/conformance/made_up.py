@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from xlm.datamodule import TokenizerMixin
 
 from xlm_mlm.conformance.adapter import load_adapter, overridden
+from xlm_mlm.conformance.rules import CannotRun
 
 # In no tokenizer of the host's do the special tokens have these ids: code that counts on the
 # padding to be 0 is found out.
@@ -116,6 +117,8 @@ def make_rows(
     own = adapter.rows(loader, tokenizer, sizes) if overridden(adapter, "rows") else None
     if own is None:
         return KINDS[kind](sizes, count)
+    if not isinstance(own, list) or not own or not all(isinstance(row, Mapping) for row in own):
+        raise CannotRun(f"the adapter's rows for {loader} are {own!r:.100}; they must be dicts")
     return list(itertools.islice(itertools.cycle(own), count))
 
 

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from omegaconf import DictConfig, OmegaConf
 
+from xlm_mlm.conformance.isolated import in_child
 from xlm_mlm.conformance.made_up import MadeUpManager
 from xlm_mlm.conformance.rules import preparing
 from xlm_mlm.conformance.wiring import MANAGER, TOKENIZER, Loader, Wiring, plain_dict
@@ -94,7 +95,8 @@ def _train(wiring: Wiring, folder: Path) -> Run:
     if wiring.subject.kind == "package":
         _make_first(wiring.subject.config_dirs, folder)
     with preparing(f"working out how to run {wiring}"):
-        arguments = list(overrides(wiring))
+        # Collators and adapters are asked for their rows.
+        arguments = in_child(lambda: list(overrides(wiring)))
     code, output = _run([sys.executable, "-m", "xlm", *arguments], folder)
     return Run(
         command=f"xlm {' '.join(arguments)}",

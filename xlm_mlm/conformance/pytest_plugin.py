@@ -72,6 +72,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("xlm_check", checks, ids=list(map(str, checks)))
 
 
+_COMMAND = "pytest --pyargs xlm_mlm.conformance --xlm-plugin NAME"
 _SAY_WHAT = (
     "say what to test: --xlm-plugin NAME, or --xlm-package PKG; `xlm-mlm plugins` lists the names"
 )
@@ -83,6 +84,7 @@ class Kit:
     Attributes:
         subject: the plugin.
         results: one for each check that was made, in order.
+        unwritten: why there is no report, if one was asked for and can't be written.
 
     Raises:
         pytest.UsageError: there is no such plugin, or its adapter can't be used.
@@ -93,12 +95,16 @@ class Kit:
 
         self.config = config
         self.results: list[Result] = []
+        self.unwritten = ""
         plugin, package = (config.getoption(f"xlm_{name}") for name in ("plugin", "package"))
         try:
             find = find_plugin if plugin else find_package
             self.subject = find(plugin or package, config.getoption("xlm_adapter"))
         except (LookupError, ValueError) as error:
             raise pytest.UsageError(str(error)) from error
+        # Whatever the project in whose folder this runs calls its own tests.
+        config.addinivalue_line("python_files", "test_conformance.py")
+        config.addinivalue_line("python_functions", "test_conforms")
         # Those of torch and of the host say nothing about the plugin.
         config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning")
 
@@ -107,11 +113,23 @@ class Kit:
         """What there is to check."""
         # These import torch and the host, so only when the tests are collected.
         from xlm_mlm.conformance import checks  # noqa: F401 - registers the rules
+        from xlm_mlm.conformance.isolated import in_child
         from xlm_mlm.conformance.survey import survey
 
-        found = survey(self.subject)
-        found.warm()
-        return found
+        def look() -> Any:
+            found = survey(self.subject)
+            found.warm()
+            return found
+
+        # Once in another process: a module that crashes or hangs must not take this one along.
+        try:
+            in_child(lambda: bool(look()))
+        except Exception as error:
+            raise pytest.UsageError(
+                f"{self.subject} can't be looked into; importing what its configs name ended the "
+                f"process: it {error}"
+            ) from error
+        return look()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the result of a check; it travels with the report, from other processes too."""
@@ -120,19 +138,27 @@ class Kit:
                 if key == PROPERTY and isinstance(value, dict):
                     self.results.append(Result(**value))
 
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the report, if one was asked for and there is something to report."""
         path = self.config.getoption("xlm_report")
         if path and self.results and not hasattr(self.config, "workerinput"):
-            write_report(self.report(), path)
+            try:
+                write_report(self.report(), path)
+            except OSError as error:
+                self.unwritten = f"the report could not be written to {path}: {error}"
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say in one line what came out, and where the report is."""
         if not self.results:
+            if not self.config.option.collectonly:
+                terminalreporter.line(f"no check of {self.subject} was made; see {_COMMAND}")
             return
         terminalreporter.section("conformance")
         terminalreporter.line(f"{self.subject}: {self.report().verdict()}")
-        if self.config.getoption("xlm_report"):
+        if self.unwritten:
+            terminalreporter.line(self.unwritten, red=True)
+        elif self.config.getoption("xlm_report"):
             terminalreporter.line(f"report: {self.config.getoption('xlm_report')}")
 
     def report(self) -> Report:

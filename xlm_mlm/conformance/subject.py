@@ -2,12 +2,13 @@
 
 import importlib.util
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 from xlm_mlm.conformance.adapter import load_adapter, setting
-from xlm_mlm.plugin.entries import Entry, read_entries
+from xlm_mlm.plugin.entries import Entry, attempt, read_entries
 from xlm_mlm.plugin.registry import GROUPS, PLUGINS, read_plugin
 
 HYDRA_PLUGINS = "hydra.plugins"
@@ -22,7 +23,7 @@ class Subject:
         kind: `plugin` (registered through entry points) or `package` (the older layout).
         distribution: the installed distribution, empty if there is none.
         version: its version.
-        packages: the top-level packages that are its own.
+        packages: the packages and modules that are its own, below those it shares with others.
         config_dirs: its folders of Hydra configs.
         entries: its entry points, in the host's groups and in Hydra's.
         adapter: what it says about itself.
@@ -58,8 +59,9 @@ class Subject:
         }
 
     def owns(self, dotted: str) -> bool:
-        """Whether a dotted name or `module:name` is of one of its packages."""
-        return dotted.replace(":", ".").partition(".")[0] in self.packages
+        """Whether a dotted name or `module:name` is in one of its packages."""
+        name = dotted.replace(":", ".")
+        return any(name == own or name.startswith(f"{own}.") for own in self.packages)
 
     def configs(self) -> list[tuple[Path, Path]]:
         """Its YAML files, each with the folder that it is searched in."""
@@ -67,7 +69,7 @@ class Subject:
             (folder, file)
             for folder in self.config_dirs
             for file in sorted(folder.rglob("*.y*ml"))
-            if file.suffix in (".yaml", ".yml")
+            if file.suffix in (".yaml", ".yml") and _is_read(file)
         ]
 
     def experiments(self) -> list[str]:
@@ -76,6 +78,7 @@ class Subject:
             path.stem
             for folder in self.config_dirs
             for path in sorted((folder / "experiment").glob("*.yaml"))
+            if _is_read(path)
         ]
         return list(dict.fromkeys(found))
 
@@ -100,12 +103,12 @@ def find_plugin(name: str, adapter: str | None = None) -> Subject:
     contribution = read_plugin(found[0])
     adapter_name = adapter or contribution.adapter
     loaded = load_adapter(adapter_name)
-    return Subject(
+    subject = Subject(
         name=name,
         kind="plugin",
         distribution=found[0].distribution,
         version=found[0].version,
-        packages=tuple(sorted({entry.value.partition(":")[0].split(".")[0] for entry in own})),
+        packages=_packages(found[0].distribution, own, contribution.config_dirs),
         config_dirs=tuple(contribution.config_dirs),
         entries=tuple(own),
         adapter=loaded,
@@ -113,6 +116,8 @@ def find_plugin(name: str, adapter: str | None = None) -> Subject:
         absent=dict(setting(loaded, "absent")),
         problems=tuple(contribution.problems),
     )
+    _check_experiments(subject)
+    return subject
 
 
 def find_package(name: str, adapter: str | None = None) -> Subject:
@@ -122,27 +127,71 @@ def find_package(name: str, adapter: str | None = None) -> Subject:
         LookupError: there is no such package.
         ValueError: its adapter can't be used.
     """
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
+    # Looking for a package imports those that it is in.
+    spec, _ = attempt(lambda: importlib.util.find_spec(name))
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(f"there is no package {name!r} to import; is it installed?")
     folder = Path(next(iter(spec.submodule_search_locations)))
     distribution, its_version = _distribution(name.split(".")[0])
     loaded = load_adapter(adapter)
     layout = {"entry_points": "a package in the older layout, which registers nothing"}
-    return Subject(
+    subject = Subject(
         name=name,
         kind="package",
         distribution=distribution,
         version=its_version,
-        packages=(name.split(".")[0],),
+        packages=(name,),
         config_dirs=(folder / "configs",) if (folder / "configs").is_dir() else (),
         adapter=loaded,
         adapter_name=adapter,
         absent=layout | dict(setting(loaded, "absent")),
     )
+    _check_experiments(subject)
+    return subject
+
+
+def _is_read(file: Path) -> bool:
+    """Whether Hydra would read a file; editors leave others, whose names begin with a dot."""
+    return file.is_file() and not file.name.startswith(".")
+
+
+def _packages(distribution: str, entries: list[Entry], config_dirs: list[Path]) -> tuple[str, ...]:
+    """The packages of a distribution: those it is known to install, names and configs lead to."""
+    installed = [
+        name for name, owners in packages_distributions().items() if distribution in owners
+    ]
+    named = [entry.value.partition(":")[0] for entry in entries]
+    beside = [folder.parent.name for folder in config_dirs]
+    found = {_below_shared(name) for name in (*installed, *named, *beside)}
+    return tuple(sorted(name for name in found if name and name != "hydra_plugins"))
+
+
+def _below_shared(name: str) -> str:
+    """The first part of a dotted name that is no namespace package, which others share."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        prefix = ".".join(parts[:end])
+        spec, _ = attempt(partial(importlib.util.find_spec, prefix))
+        if spec is None:
+            return ""
+        if spec.origin is not None:
+            # A module in a folder without `__init__.py`: what stands beside it is its own as well.
+            return (
+                prefix
+                if spec.submodule_search_locations or end == 1
+                else ".".join(parts[: end - 1])
+            )
+    return ""
+
+
+def _check_experiments(subject: Subject) -> None:
+    """Refuse an adapter that speaks of experiments that there are not."""
+    told = {name.partition("@")[0] for name in setting(subject.adapter, "experiments")}
+    if unknown := sorted(told - set(subject.experiments())):
+        raise ValueError(
+            f"`experiments` of {subject.adapter_name} names {', '.join(unknown)}; the experiments "
+            f"are {', '.join(subject.experiments()) or 'none'}"
+        )
 
 
 def _distribution(package: str) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """What there is to check: the parts of a plugin, found through its experiments."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hydra.utils import get_object
@@ -13,6 +13,7 @@ from xlm_mlm.conformance.adapter import setting
 from xlm_mlm.conformance.rules import RULES, Check, Rule
 from xlm_mlm.conformance.subject import Subject
 from xlm_mlm.conformance.wiring import Wiring, brief, compose, plain_dict
+from xlm_mlm.plugin.entries import attempt
 
 # The kinds of components that experiments name, with the capability of the same name.
 COMPONENTS = ("model", "loss", "predictor", "collator", "metric")
@@ -30,6 +31,7 @@ class Part:
         loader: the `Loader` whose collator makes its batches.
         experiment: the name of an experiment that is to be checked.
         metric: the metric's place in the config, `reported_metrics.val.lm.loss` for example.
+        failure: why no parts were found in an experiment, or in a further setup of it.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Part:
     loader: Any = None
     experiment: str = ""
     metric: str = ""
+    failure: str = ""
 
     def __str__(self) -> str:
         return self.label
@@ -66,11 +69,9 @@ class Survey:
         wirings = {part.wiring for parts in self.parts.values() for part in parts if part.wiring}
         for wiring in wirings:
             # Whoever needs what can't be built says so himself.
-            with suppress(Exception):
-                _ = wiring.datamodule
+            attempt(lambda wiring=wiring: wiring.datamodule)  # type: ignore[misc]
             for key in ("lightning_module", "model", "loss", "predictor"):
-                with suppress(Exception):
-                    get_object(_target(wiring.plain, key))
+                attempt(partial(get_object, _target(wiring.plain, key)))
 
     def checks(self, rules: Sequence[Rule] | None = None) -> list[Check]:
         """Every rule with every part that it is about."""
@@ -101,7 +102,8 @@ def survey(subject: Subject) -> Survey:
     wirings, failures = _wirings(subject)
     names = subject.experiments()
     found.parts["experiment"] = [
-        Part(f"experiment {name}", subject, experiment=name) for name in names
+        Part(f"experiment {name}", subject, experiment=name, failure=_failures_of(name, failures))
+        for name in names
     ]
     if not names:
         found.missing["experiment"] = "no experiment was found in the config folders"
@@ -131,9 +133,16 @@ def _wirings(subject: Subject) -> tuple[list[Wiring], dict[str, str]]:
             for find in _FINDERS.values():
                 list(find(wiring))
             wirings.append(wiring)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # composing imports what the configs name
             failures[name] = brief(error)
     return wirings, failures
+
+
+def _failures_of(experiment: str, failures: dict[str, str]) -> str:
+    setups = {name: why for name, why in failures.items() if name.partition("@")[0] == experiment}
+    return "; ".join(f"{name}: {why}" for name, why in setups.items())
 
 
 def _distinct(kind: str, wirings: list[Wiring], foreign: set[str]) -> list[Part]:
@@ -178,7 +187,14 @@ def _resolved(cfg: DictConfig, key: str) -> Any:
 
 
 def _target(cfg: DictConfig, key: str) -> str:
-    return OmegaConf.select(cfg, f"{key}._target_") or ""
+    """The class of a component; empty if the experiment has none."""
+    node = OmegaConf.select(cfg, key)
+    if node is None:
+        return ""
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if not isinstance(target, str):
+        raise ValueError(f"{key} is {node!r:.100}; it must name a class in `_target_`")
+    return target
 
 
 Found = Iterator[tuple[Any, str, Part]]
@@ -228,6 +244,11 @@ def _metrics(wiring: Wiring) -> Found:
                     function = (config or {}).get("update_fn") or ""
                     if not function or loader is None:
                         continue
+                    if not isinstance(function, str) or "metric" not in config:
+                        raise ValueError(
+                            f"{group}.{split}.{name}.{metric} must name a function in "
+                            "`update_fn` and have a `metric`"
+                        )
                     label = f"{function} ({wiring}, {loader})"
                     place = f"{group}.{split}.{name}.{metric}"
                     yield (

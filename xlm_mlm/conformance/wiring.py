@@ -27,7 +27,7 @@ from xlm_mlm.conformance.adapter import setting
 from xlm_mlm.conformance.made_up import KINDS, MadeUpManager, make_rows, make_tokenizer
 from xlm_mlm.conformance.rules import CannotRun, preparing
 from xlm_mlm.conformance.subject import Subject
-from xlm_mlm.plugin.entries import describe
+from xlm_mlm.plugin.entries import attempt
 
 # Only what an experiment or its model's constructor has is set; an adapter's overrides come after.
 SMALL: dict[str, Any] = {
@@ -77,10 +77,10 @@ def compose(subject: Subject, experiment: str, overrides: Sequence[str] = ()) ->
         f"experiment={experiment}",
         "job_type=train",
         "job_name=conformance",
-        f"paths.log_dir={nowhere}",
+        f"paths.log_dir='{nowhere}'",
         # Hydra itself fills these two in, in a real run.
-        f"paths.run_dir={nowhere}",
-        f"paths.work_dir={nowhere}",
+        f"paths.run_dir='{nowhere}'",
+        f"paths.work_dir='{nowhere}'",
     ]
     search_path = create_config_search_path(str(host_configs() / "lightning_train"))
     for folder in reversed((host_configs() / "common", *subject.config_dirs)):
@@ -310,12 +310,10 @@ class Wiring:
             rows = make_rows(
                 self.subject.adapter, str(loader), self.tokenizer, self.sizes, kind, count=4
             )
-            try:
-                self.collator(loader)(copy.deepcopy(rows))
-            except Exception as error:
-                refused.append(f"{kind} rows {list(rows[0])}: {describe(error)}")
-            else:
+            refusal = attempt(lambda rows=rows: self.collator(loader)(copy.deepcopy(rows)))[1]  # type: ignore[misc]
+            if not refusal:
                 return kind
+            refused.append(f"{kind} rows {list(rows[0])}: {refusal}")
         raise CannotRun(
             f"{loader.target} takes no rows of the host's kinds; let an adapter give some in "
             "`rows`\n" + "\n".join(dict.fromkeys(refused))

@@ -109,4 +109,8 @@ def message_of(error: BaseException) -> str:
     """The message of an exception in one line."""
     # str() of a KeyError is the repr of its message.
     bare = isinstance(error, KeyError) and len(error.args) == 1
-    return " ".join(str(error.args[0] if bare else error).split())
+    try:
+        text = str(error.args[0] if bare else error)
+    except Exception:
+        text = "its message can't be read"
+    return " ".join(text.split())

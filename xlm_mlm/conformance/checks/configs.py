@@ -18,6 +18,7 @@ from xlm_mlm.conformance.rules import Broken, CannotRun, rule
 from xlm_mlm.conformance.subject import Subject
 from xlm_mlm.conformance.survey import Part
 from xlm_mlm.conformance.wiring import brief, compose, host_configs
+from xlm_mlm.plugin.registry import contributions
 
 # The keys whose values the host passes to `get_function`, in xlm/datamodule.py and xlm/metrics.py.
 FUNCTIONS = {
@@ -167,7 +168,8 @@ def _advice(subject: Subject, missing: set[str]) -> str:
 @rule(
     "configs-no-shadow",
     part="plugin",
-    says="No config has the path of one of the host's own.",
+    says="No config has the path of one of the host's own, or of a plugin's that is searched "
+    "before.",
     host="xlm/commands/lightning_main.py makes `configs/lightning_train` Hydra's first folder and "
     "appends `configs/common` before those of models; Hydra takes the first match, so a config "
     "of the same path in a plugin is never read",
@@ -175,6 +177,7 @@ def _advice(subject: Subject, missing: set[str]) -> str:
 def no_shadow(part: Part) -> None:
     """Compare the paths."""
     folders = [host_configs() / name for name in ("lightning_train", "common")]
+    folders += _searched_before(part.subject)
     hidden = []
     for folder, file in part.subject.configs():
         path = file.relative_to(folder)
@@ -182,6 +185,15 @@ def no_shadow(part: Part) -> None:
     if hidden:
         lines = [f"{file} is never read: {other} comes first; rename it" for file, other in hidden]
         raise Broken(_listed(lines), hidden[0][0])
+
+
+def _searched_before(subject: Subject) -> Iterator[Path]:
+    """The folders of registered plugins that come before a registered plugin's own."""
+    registered = contributions() if subject.kind == "plugin" else []
+    for contribution in registered:
+        if contribution.entry in subject.entries:
+            return
+        yield from contribution.config_dirs
 
 
 @rule(
@@ -205,6 +217,8 @@ def experiments_compose(part: Part) -> None:
     wrong += _wrong_names(part.subject, OmegaConf.to_container(cfg, resolve=False))
     if wrong:
         raise Broken(_listed(wrong), _file_of(part))
+    if part.failure:
+        raise Broken(f"what it is made of can't be found: {part.failure}", _file_of(part))
 
 
 def _left_open(cfg: DictConfig) -> dict[str, str]:
