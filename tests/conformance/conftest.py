@@ -13,12 +13,16 @@ def site(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
     yield Site(tmp_path)
-    for name in set(sys.modules) - before:
-        module = sys.modules[name]
-        # A folder without `__init__.py` has no file, but a path.
-        places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-        if any(str(place).startswith(str(tmp_path)) for place in places):
-            del sys.modules[name]
+    # All are looked at before any is dropped: the path of a namespace asks its parent.
+    for name in [name for name in set(sys.modules) - before if _is_below(name, tmp_path)]:
+        del sys.modules[name]
+
+
+def _is_below(name, folder):
+    module = sys.modules[name]
+    # A folder without `__init__.py` has no file, but a path.
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(str(place).startswith(str(folder)) for place in places)
 
 
 @pytest.fixture
