@@ -206,22 +206,13 @@ def _models(wiring: Wiring) -> Found:
         yield target, target, Part(f"{target} ({wiring})", wiring.subject, wiring)
 
 
-def _trained(wiring: Wiring) -> Found:
-    model, loss = (_target(wiring.plain, key) for key in ("model", "loss"))
+def _fed(component: str, role: str, wiring: Wiring) -> Found:
+    """The loss with each of its loaders, or the predictor with each of its own."""
+    model, target = (_target(wiring.plain, key) for key in ("model", component))
     for loader in wiring.loaders:
-        if loss and loader.role == "lm":
-            label = f"{loss} ({wiring}, {loader})"
-            part = Part(label, wiring.subject, wiring, loader)
-            yield (model, loss, loader.use), loss, part
-
-
-def _predicted(wiring: Wiring) -> Found:
-    model, predictor = (_target(wiring.plain, key) for key in ("model", "predictor"))
-    for loader in wiring.loaders:
-        if predictor and loader.role == "prediction":
-            label = f"{predictor} ({wiring}, {loader})"
-            part = Part(label, wiring.subject, wiring, loader)
-            yield (model, predictor, loader.use), predictor, part
+        if target and loader.role == role:
+            part = Part(f"{target} ({wiring}, {loader})", wiring.subject, wiring, loader)
+            yield (model, target, loader.use), target, part
 
 
 def _collators(wiring: Wiring) -> Found:
@@ -260,8 +251,8 @@ def _metrics(wiring: Wiring) -> Found:
 
 _FINDERS: dict[str, Callable[[Wiring], Found]] = {
     "model": _models,
-    "loss": _trained,
-    "predictor": _predicted,
+    "loss": partial(_fed, "loss", "lm"),
+    "predictor": partial(_fed, "predictor", "prediction"),
     "collator": _collators,
     "metric": _metrics,
 }
