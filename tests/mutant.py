@@ -99,7 +99,7 @@ def compose_once(subject: Subject, experiment: str, overrides: Sequence[str] = (
     """Compose an experiment, once for all mutants with the same configs: it takes a quarter of a
     second, and hundreds of mutants differ in their code alone.
     """
-    (package,) = subject.packages
+    package = subject.packages[0]
     texts = [file.read_text() for _, file in subject.configs()]
     key = tuple(text.replace(package, "PACKAGE") for text in (experiment, *overrides, *texts))
     if key not in _composed:

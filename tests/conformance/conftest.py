@@ -3,8 +3,18 @@
 import sys
 
 import pytest
+import torch
 from fake_packages import Site
 from mutant import install
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    """Models of a width of 16 take longer with several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import importlib.util
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +157,8 @@ def _is_read(file: Path) -> bool:
 
 def _packages(distribution: str, entries: list[Entry], config_dirs: list[Path]) -> tuple[str, ...]:
     """The packages of a distribution: those it is known to install, names and configs lead to."""
-    installed = [
-        name for name, owners in packages_distributions().items() if distribution in owners
-    ]
+    files = metadata.distribution(distribution).files or []
+    installed = {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
     named = [entry.value.partition(":")[0] for entry in entries]
     beside = [folder.parent.name for folder in config_dirs]
     found = {_below_shared(name) for name in (*installed, *named, *beside)}
@@ -195,10 +194,10 @@ def _check_experiments(subject: Subject) -> None:
 
 
 def _distribution(package: str) -> tuple[str, str]:
-    found = packages_distributions().get(package)
+    found = metadata.packages_distributions().get(package)
     if not found:
         return "", ""
     try:
-        return found[0], version(found[0])
-    except PackageNotFoundError:
+        return found[0], metadata.version(found[0])
+    except metadata.PackageNotFoundError:
         return found[0], ""
