@@ -53,6 +53,11 @@ def test_what_is_raised_comes_back():
         in_child(lambda: exec("raise SystemExit(3)"))
 
 
+def test_an_interrupt_by_the_plugin_is_a_finding():
+    result = run_isolated(check(lambda part: exec("raise KeyboardInterrupt")))
+    assert (result.outcome, "was interrupted" in result.message) == ("broken", True)
+
+
 def test_what_can_t_be_sent_is_said():
     with pytest.raises(Died, match="can't be sent: <function"):
         in_child(lambda: lambda: 1)

@@ -71,6 +71,9 @@ def _run(action: Callable[[], Any], sender: Connection) -> None:
     torch.set_num_threads(1)
     try:
         answer = False, action()
+    except KeyboardInterrupt:
+        # Raised by the plugin: an interrupt by the user reaches the parent by itself.
+        answer = True, Died("was interrupted")
     except BaseException as error:
         answer = True, error
     try:
