@@ -1,46 +1,12 @@
 """A callback that shows sudoku boards as they were solved, and how many were."""
 
-import math
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from xlm_mlm.boards import Board, draw, is_board
 from xlm_mlm.checks import require_int
-
-Board = list[str]
-
-
-def is_board(cells: Board) -> bool:
-    """Whether the cells fill a square of square boxes."""
-    return bool(cells) and math.isqrt(math.isqrt(len(cells))) ** 4 == len(cells)
-
-
-def draw(cells: Board) -> list[str]:
-    """The lines of a board, boxes ruled off.
-
-    Args:
-        cells: what stands in each cell, row by row: 16 for a side of 4, 81 for one of 9.
-
-    Raises:
-        ValueError: the cells fill no square of square boxes.
-    """
-    side = math.isqrt(len(cells))
-    box = math.isqrt(side)
-    if not is_board(cells):
-        raise ValueError(
-            f"a board has {len(cells)} cells; it must have 16, 81, 256, ...: a square of square "
-            "boxes"
-        )
-    width = max(map(len, cells))
-    lines = []
-    for row in range(side):
-        if row and row % box == 0:
-            lines.append("+".join(["-" * (box * (width + 1) + 1)] * box))
-        line = [cell.rjust(width) for cell in cells[side * row : side * (row + 1)]]
-        boxes = [" ".join(line[start : start + box]) for start in range(0, side, box)]
-        lines.append("|".join(f" {digits} " for digits in boxes))
-    return lines
 
 
 def side_by_side(puzzle: Board, answer: Board, solved: bool) -> str:
