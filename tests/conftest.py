@@ -1,5 +1,11 @@
 """Fixtures that several test modules share."""
 
+import os
+
+# One thread a process when several share the cores; torch reads it once, when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from xlm.datamodule import SimpleSpaceTokenizer
