@@ -42,7 +42,7 @@ def test_an_error_is_one_line_unless_debugging(monkeypatch, capsys, error):
     def fail(**_):
         raise error
 
-    monkeypatch.setattr("xlm_mlm.commands.plugins.installed", fail)
+    monkeypatch.setattr("xlm_mlm.plugin.registry.installed", fail)
     assert cli.main(["plugins"]) == 1
     captured = capsys.readouterr()
     message = " ".join(error.args[0].split())

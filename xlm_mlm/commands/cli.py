@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from xlm_mlm import __version__
+from xlm_mlm.commands.doctor import doctor
 from xlm_mlm.commands.helping import Group, Program, terminal_settings
 from xlm_mlm.commands.plugins import plugins
 from xlm_mlm.commands.terminal import coloured, paint
@@ -52,6 +53,7 @@ app = Program(
     rich_markup_mode=None,
 )
 app.command()(plugins)
+app.command()(doctor)
 
 
 @dataclass

@@ -3,11 +3,12 @@
 import json
 import sys
 from contextlib import redirect_stdout
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlm_mlm.plugin.registry import Component, installed
+if TYPE_CHECKING:
+    from xlm_mlm.plugin.registry import Component
 
 _COLUMNS = ("GROUP", "NAME", "CLASS", "DISTRIBUTION", "VERSION")
 
@@ -21,6 +22,8 @@ def plugins(
 
     Below a component stands what is wrong with it, if anything; the exit code is then 1.
     """
+    from xlm_mlm.plugin.registry import installed
+
     # What an imported package prints must not end up in the output.
     with redirect_stdout(sys.stderr):
         components = installed(load=True)
@@ -29,13 +32,13 @@ def plugins(
         raise typer.Exit(1)
 
 
-def _json(components: list[Component]) -> str:
+def _json(components: "list[Component]") -> str:
     keys = [column.lower() for column in _COLUMNS] + ["shadowed_by", "error"]
     rows = [(*_cells(each), each.shadowed_by, each.error) for each in components]
     return json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2)
 
 
-def _table(components: list[Component]) -> str:
+def _table(components: "list[Component]") -> str:
     rows = [_cells(component) for component in components]
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     lines = [_line(_COLUMNS, widths)]
@@ -48,7 +51,7 @@ def _table(components: list[Component]) -> str:
     return "\n".join(lines)
 
 
-def _cells(component: Component) -> tuple[str, ...]:
+def _cells(component: "Component") -> tuple[str, ...]:
     entry = component.entry
     return entry.group, entry.name, entry.value, entry.distribution, entry.version
 

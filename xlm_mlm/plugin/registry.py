@@ -96,8 +96,15 @@ def installed(*, load: bool = False) -> list[Component]:
         first = namesakes[0]
         for entry in namesakes:
             shadow = None if entry is first or entry.group == PLUGINS else first.origin
-            components.append(Component(entry, shadow, _error(entry) if load else None))
+            components.append(Component(entry, shadow, error_of(entry) if load else None))
     return components
+
+
+def error_of(entry: Entry) -> str | None:
+    """Import one component and check it; what is wrong with it, in one line."""
+    if entry.group == PLUGINS:
+        return "; ".join(read_plugin(entry).problems) or None
+    return attempt(lambda: _load(entry))[1]
 
 
 def resolve(group: str, name: str) -> type:
@@ -236,12 +243,6 @@ def _load(entry: Entry) -> type:
         return INTERFACES[entry.group].check(candidate)
     except ValueError as error:
         raise ValueError(f"{entry.name} in {entry.group}, of {entry.origin}: {error}") from None
-
-
-def _error(entry: Entry) -> str | None:
-    if entry.group == PLUGINS:
-        return "; ".join(read_plugin(entry).problems) or None
-    return attempt(lambda: _load(entry))[1]
 
 
 def _complaint(contribution: Contribution) -> str:

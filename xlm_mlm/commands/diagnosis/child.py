@@ -1,0 +1,124 @@
+"""Runs the probes in another process, and outlives whatever happens to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PROBES = Path(__file__).with_name("probes.py")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one step came to.
+
+    Attributes:
+        result: what the step returns.
+        error: why it has no result, in one line.
+        files: the files that an exception went through, the one that raised it last.
+    """
+
+    result: Any = None
+    error: str | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass
+class Answers:
+    """The steps that were begun, by name, and whether the last was reached."""
+
+    steps: dict[str, Answer] = field(default_factory=dict)
+    complete: bool = False
+
+    def get(self, name: str) -> Answer:
+        """The answer of a step; one that was never begun has an error."""
+        return self.steps.get(name, Answer(error="it was not reached in the time allowed"))
+
+
+def ask(limit: float) -> Answers:
+    """Take all steps; one that crashes or hangs is noted, and the rest is taken without it.
+
+    Args:
+        limit: seconds for everything together.
+    """
+    answers, deadline = Answers(), time.monotonic() + limit
+    while not answers.complete and (left := deadline - time.monotonic()) > 0:
+        before = len(answers.steps)
+        # Half of what is left for a start, so that a step that hangs leaves time for the rest.
+        _run(answers, max(left / 2, min(left, 10)))
+        if len(answers.steps) == before:
+            break
+    return answers
+
+
+def _run(answers: Answers, limit: float) -> None:
+    left_out = list(answers.steps)
+    if "host" in left_out and answers.get("host").error:
+        left_out.append("discovery")
+    process = subprocess.Popen(
+        # -P: as with the program `xlm`, the current folder is not searched for modules.
+        [sys.executable, "-P", str(_PROBES), json.dumps(left_out)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    hung = False
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        hung = True
+        _kill(process)
+        out, err = process.communicate()
+    finally:
+        _kill(process)
+    _read(answers, out)
+    for name, answer in answers.steps.items():
+        if answer == _BEGUN:
+            answers.steps[name] = Answer(error=_end(process.returncode, hung, limit, err))
+    if not answers.steps and not answers.complete:
+        answers.steps["start"] = Answer(error=_end(process.returncode, hung, limit, err))
+
+
+_BEGUN = Answer(error="begun")
+
+
+def _read(answers: Answers, out: str) -> None:
+    for line in out.splitlines():
+        try:
+            said = json.loads(line)
+            name = said["step"]
+        except (ValueError, TypeError, KeyError):
+            continue  # cut off, or written by somebody else
+        if name == "end":
+            answers.complete = True
+        elif "begun" in said:
+            answers.steps[name] = _BEGUN
+        else:
+            files = tuple(said.get("files", ()))
+            answers.steps[name] = Answer(said.get("result"), said.get("error"), files)
+
+
+def _end(code: int, hung: bool, limit: float, err: str) -> str:
+    """Why a step has no end."""
+    if hung:
+        return f"it did not end within {limit:.0f} s"
+    if code < 0:
+        return f"it ended Python with {signal.Signals(-code).name}"
+    last = next((line.strip() for line in reversed(err.splitlines()) if line.strip()), "")
+    return f"it ended Python with exit code {code}" + (f": {last}" if last else "")
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """End the process and those it started, so that none holds the pipes open."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
