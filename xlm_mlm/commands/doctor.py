@@ -28,11 +28,10 @@ def doctor(
 
     The exit code is 1 if there is a problem; notes do no harm.
     """
-    if sys.stderr.isatty():
-        print("importing everything, which takes some seconds ...", end="\r", file=sys.stderr)
+    waiting = "importing everything ..." if sys.stderr.isatty() else ""
+    print(waiting, end="\r" if waiting else "", file=sys.stderr, flush=True)
     findings = diagnose(_LIMIT)
-    if sys.stderr.isatty():
-        print(" " * 52, end="\r", file=sys.stderr)
+    print(" " * len(waiting), end="\r" if waiting else "", file=sys.stderr, flush=True)
     typer.echo(_json(findings) if as_json else _text(findings, coloured(sys.stdout)))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)

@@ -36,8 +36,9 @@ class Answers:
     complete: bool = False
 
     def get(self, name: str) -> Answer:
-        """The answer of a step; one that was never begun has an error."""
-        return self.steps.get(name, Answer(error="it was not reached in the time allowed"))
+        """The answer of a step; one that was never begun has an error, that of the start if any."""
+        never = Answer(error="it was not reached in the time allowed")
+        return self.steps.get(name, self.steps.get("start", never))
 
 
 def ask(limit: float) -> Answers:
@@ -49,8 +50,8 @@ def ask(limit: float) -> Answers:
     answers, deadline = Answers(), time.monotonic() + limit
     while not answers.complete and (left := deadline - time.monotonic()) > 0:
         before = len(answers.steps)
-        # Half of what is left for a start, so that a step that hangs leaves time for the rest.
-        _run(answers, max(left / 2, min(left, 10)))
+        # Not all of what is left, so that a step that hangs leaves time for the rest.
+        _run(answers, left * 2 / 3)
         if len(answers.steps) == before:
             break
     return answers
@@ -82,9 +83,11 @@ def _run(answers: Answers, limit: float) -> None:
     _read(answers, out)
     for name, answer in answers.steps.items():
         if answer == _BEGUN:
-            answers.steps[name] = Answer(error=_end(process.returncode, hung, limit, err))
+            answers.steps[name] = Answer(error=_end(process.returncode, hung, limit))
     if not answers.steps and not answers.complete:
-        answers.steps["start"] = Answer(error=_end(process.returncode, hung, limit, err))
+        last = next((line for line in reversed(err.splitlines()) if line.strip()), "")
+        error = f"{_end(process.returncode, hung, limit)}: {last.strip()}".rstrip(": ")
+        answers.steps["start"] = Answer(error=error)
 
 
 _BEGUN = Answer(error="begun")
@@ -106,14 +109,13 @@ def _read(answers: Answers, out: str) -> None:
             answers.steps[name] = Answer(said.get("result"), said.get("error"), files)
 
 
-def _end(code: int, hung: bool, limit: float, err: str) -> str:
+def _end(code: int, hung: bool, limit: float) -> str:
     """Why a step has no end."""
     if hung:
         return f"it did not end within {limit:.0f} s"
     if code < 0:
         return f"it ended Python with {signal.Signals(-code).name}"
-    last = next((line.strip() for line in reversed(err.splitlines()) if line.strip()), "")
-    return f"it ended Python with exit code {code}" + (f": {last}" if last else "")
+    return f"it ended Python with exit code {code}"
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

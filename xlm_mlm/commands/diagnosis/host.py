@@ -9,6 +9,7 @@ from typing import Any
 import xlm_mlm
 from xlm_mlm.commands.diagnosis.child import Answer, Answers
 from xlm_mlm.commands.diagnosis.findings import REINSTALL, Finding
+from xlm_mlm.commands.diagnosis.packages import OURS, pin_findings
 from xlm_mlm.plugin.entries import attempt
 
 CONFIGS = Path(xlm_mlm.__file__).resolve().parent / "configs"
@@ -27,11 +28,23 @@ def host_findings(answers: Answers) -> Iterator[Finding]:
     installed, _ = attempt(lambda: Path(str(distribution("xlm-core").locate_file("xlm"))))
     if installed and installed.is_dir() and installed.resolve() != folder.resolve():
         text = f"{folder} hides the installed {installed}"
-        yield Finding("host", "problem", text, "rename it, or take its folder out of PYTHONPATH")
+        yield Finding("host", "problem", text, f"rename {folder}, or mend PYTHONPATH")
+    if hiding := _hiding_us(answers):
+        text = f"{hiding} hides the installed xlm_mlm once the host has started"
+        yield Finding("host", "problem", text, f"rename {hiding}")
+
+
+def _hiding_us(answers: Answers) -> str | None:
+    """The file that the host's process takes for this package, if it is another."""
+    found = (answers.get("host").result or {}).get("ours")
+    return found if found and Path(found).resolve().parent != CONFIGS.parent else None
 
 
 def _remedy(answer: Answer) -> str:
     error = answer.error or ""
+    pins, _ = attempt(lambda: [each.fix for each in pin_findings() if each.level == "problem"])
+    if pins:
+        return f"mend the pins first: {', '.join(filter(None, pins))}"
     if "no_init_weights" in error:
         return _TRANSFORMERS
     if "No module named 'xlm'" in error:
@@ -44,11 +57,8 @@ def _remedy(answer: Answer) -> str:
     local = [file for file in answer.files if here and Path(file).parent == here]
     if local:
         return f"rename {local[-1]}"
-    at = f" in {answer.files[-1]}" if answer.files else ""
-    return (
-        f"mend broken pins first, if any is listed; the error arose{at}; all of it: "
-        '`python -P -c "import xlm.commands.lightning_main"`'
-    )
+    at = f" in {answer.files[-1]}" if answer.files else " elsewhere"
+    return f'see all of it: `python -P -c "import xlm.commands.lightning_main"`; it arose{at}'
 
 
 def discovery_findings(answers: Answers) -> Iterator[Finding]:
@@ -68,7 +78,7 @@ def discovery_findings(answers: Answers) -> Iterator[Finding]:
     paths = [path for _, path in folders]
     if str(CONFIGS) not in paths:
         text = f"{CONFIGS} is not in the search path: no config of ours can be found"
-        yield Finding("discovery", "problem", text, _why_hidden(result), order)
+        yield Finding("discovery", "problem", text, _why_absent(answers), order)
         return
     yield Finding(
         "discovery", "ok", "the host searches for configs, first match wins, in", None, order
@@ -102,7 +112,8 @@ def _folders(path: list[Any], host: str) -> list[tuple[str, str]]:
             label = "xlm-core"
         elif provider == "file":
             label = f"package {Path(place).parent.name}"  # the host says no more
-        found.setdefault(os.path.realpath(place) if os.path.isabs(place) else place, label)
+        # A folder of the user's is relative to the current one.
+        found.setdefault(place if "://" in place else os.path.realpath(place), label)
     return [(label, place) for place, label in found.items()]
 
 
@@ -117,9 +128,10 @@ def _winners(folders: list[tuple[str, str]]) -> Iterator[Finding]:
         if not shared:
             continue
         some = ", ".join(name.removesuffix(".yaml") for name in shared[:3])
-        which = f"{len(shared)} configs of ours ({some}{', ...' if len(shared) > 3 else ''})"
+        which = f"{len(shared)} config{'s'[: len(shared) > 1]} of ours"
+        which += f" ({some}{', ...' if len(shared) > 3 else ''})"
         if place > at:
-            text = f"ours win: {label} has {which} too, which are not used"
+            text = f"ours win over {label}, which has {which} as well"
             yield Finding("discovery", "note", text)
         elif label.startswith("package "):
             text = f"{label} wins over {which}"
@@ -127,12 +139,14 @@ def _winners(folders: list[tuple[str, str]]) -> Iterator[Finding]:
             yield Finding("discovery", "problem", text, fix)
         else:
             text = f"{label} ({folder}) wins over {which}"
-            yield Finding("discovery", "note", text, "rename yours if that is not what you want")
+            yield Finding("discovery", "note", text, "rename them there if you want ours")
 
 
-def _why_hidden(result: dict[str, Any]) -> str:
-    if result["hydra_plugins"]:
-        return f"remove {result['hydra_plugins']}: it hides the other plugins of Hydra from it"
+def _why_absent(answers: Answers) -> str:
+    if hiding := _hiding_us(answers):
+        return f"rename {hiding}"
+    if hiding := answers.get("discovery").result["hydra_plugins"]:
+        return f"remove {hiding}: it hides the plugins of Hydra that are elsewhere"
     return "`pip install --force-reinstall --no-deps xlm-mlm`; from a clone `pip install -e .`"
 
 
@@ -151,24 +165,36 @@ def plugin_findings(answers: Answers) -> Iterator[Finding]:
     steps = {name: each for name, each in answers.steps.items() if name.startswith("component ")}
     count = answers.get("plugins")
     if count.error:
+        hiding = _hiding_us(answers)
+        fix = f"rename {hiding}" if hiding else "`pip install --upgrade pluggy xlm-mlm`"
         text = f"the plugins can't be listed: {count.error}"
-        yield Finding("plugins", "problem", text, "`pip install --upgrade pluggy xlm-mlm`")
+        yield Finding("plugins", "problem", text, fix)
         return
-    broken: dict[str, list[str]] = {}
+    broken: dict[tuple[str, str], list[str]] = {}
     for name, each in steps.items():
         if error := each.error or each.result:
-            broken.setdefault(error, []).append(name.partition(": ")[2])
-    for error, names in broken.items():
-        several = f"{len(names)} components do" if len(names) > 1 else f"{names[0]} does"
-        origin = names[0].rpartition(", of ")[2]
-        fix = f"update or uninstall {origin.rpartition(' ')[0]}"
-        if answers.get("host").error and origin.startswith("xlm-mlm "):
-            fix = "see to the host first"
-        details = tuple(names) if len(names) > 1 else ()
-        yield Finding("plugins", "problem", f"{several} not load: {error}", fix, details)
+            component, _, origin = name.partition(": ")[2].rpartition(", of ")
+            broken.setdefault((error, origin), []).append(component)
+    for (error, origin), components in broken.items():
+        yield _broken(error, origin, components, host_starts=not answers.get("host").error)
     good = sum(not (each.error or each.result) for each in steps.values())
-    yield Finding("plugins", "ok", f"{good} components load; `xlm-mlm plugins` lists them")
+    yield Finding(
+        "plugins", "ok", f"{good} of {count.result} components load; `xlm-mlm plugins` lists them"
+    )
     missing = count.result - len(steps)
     if missing:
         text = f"{missing} components were not reached in the time allowed"
         yield Finding("plugins", "problem", text, "see to what hangs or crashes, then ask again")
+
+
+def _broken(error: str, origin: str, components: list[str], *, host_starts: bool) -> Finding:
+    """What does not load for the same reason, which may be that the host does not start."""
+    names = ", ".join(component.partition(" ")[0] for component in components)
+    what = f"{components[0]} of {origin} does"
+    if len(components) > 1:
+        what = f"{len(components)} components of {origin} ({names}) do"
+    package = origin.rpartition(" ")[0]
+    if package == OURS and not host_starts:
+        return Finding("plugins", "note", f"{what} not load: {error}", "see to the host first")
+    fix = f"update or uninstall {package}"
+    return Finding("plugins", "problem", f"{what} not load: {error}", fix)

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 Step = tuple[str, Callable[[], Any]]
@@ -60,7 +61,7 @@ def torch_step() -> dict[str, Any]:
 
 
 def host_step() -> dict[str, Any]:
-    """Import the host's command, and say where it came from and which variables it set."""
+    """Import the host's command; say where it and we come from, and which variables it set."""
     before = dict(os.environ)
     import xlm
     import xlm.commands.lightning_main
@@ -72,7 +73,13 @@ def host_step() -> dict[str, Any]:
     }
     if "PROJECT_ROOT" not in before and changed.get("PROJECT_ROOT") == ".":
         del changed["PROJECT_ROOT"]  # the host's own default
-    return {"folder": os.path.dirname(xlm.__file__ or ""), "variables": changed}
+    # The host puts folders of the user's first on the path: ours may be another one now.
+    ours = find_spec("xlm_mlm")
+    return {
+        "folder": os.path.dirname(xlm.__file__ or ""),
+        "ours": ours and ours.origin,
+        "variables": changed,
+    }
 
 
 def discovery_step() -> dict[str, Any]:

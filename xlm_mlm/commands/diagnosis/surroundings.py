@@ -132,7 +132,7 @@ def _shadows(here: Path) -> Iterator[Finding]:
             shown = file if file.name != "__init__.py" else file.parent
             text = f"{shown} hides the installed {name} from `python -m xlm`"
             level: Level = "problem" if name.startswith("xlm") else "note"
-            yield Finding("folder", level, text, "rename it, or run the `xlm` command instead")
+            yield Finding("folder", level, text, f"rename {shown}, or run the `xlm` command")
     hiding = here / "hydra_plugins" / "__init__.py"
     if hiding.is_file():
         text = f"{hiding} hides the plugins of Hydra from `python -m xlm`, ours too"
