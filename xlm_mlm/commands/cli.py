@@ -12,6 +12,7 @@ from xlm_mlm import __version__
 from xlm_mlm.commands.doctor import doctor
 from xlm_mlm.commands.helping import Group, Program, terminal_settings
 from xlm_mlm.commands.plugins import plugins
+from xlm_mlm.commands.report import report
 from xlm_mlm.commands.terminal import coloured, paint
 from xlm_mlm.plugin.entries import message_of
 
@@ -53,6 +54,7 @@ app = Program(
     rich_markup_mode=None,
 )
 app.command()(plugins)
+app.command()(report)
 app.command()(doctor)
 
 

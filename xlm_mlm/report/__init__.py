@@ -1,0 +1,1 @@
+"""Pages, pictures and animations of what the predictor did."""
