@@ -131,7 +131,8 @@ def _run(args: list[str], session: Session) -> int:
             raise
         path = getattr(getattr(error, "ctx", None), "command_path", "xlm-mlm")
         mistake = " ".join(error.format_message().split()).rstrip(".")
-        _complain(f"{mistake[:1].lower()}{mistake[1:]}; `{path} --help` shows how")
+        mistake = mistake[:1].lower() + mistake[1:] + ("" if mistake.endswith("?") else ";")
+        _complain(f"{mistake} `{path} --help` shows how")
         return getattr(error, "exit_code", 2)
     return 0
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xlm_mlm.plugin.entries import attempt
+
 _PROBES = Path(__file__).with_name("probes.py")
 
 
@@ -61,9 +63,11 @@ def _run(answers: Answers, limit: float) -> None:
     left_out = list(answers.steps)
     if "host" in left_out and answers.get("host").error:
         left_out.append("discovery")
+    here, _ = attempt(os.getcwd)
     process = subprocess.Popen(
         # -P: as with the program `xlm`, the current folder is not searched for modules.
         [sys.executable, "-P", str(_PROBES), json.dumps(left_out)],
+        cwd=here or os.sep,  # Python does not start in a folder that is gone
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

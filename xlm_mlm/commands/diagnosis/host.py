@@ -166,7 +166,9 @@ def plugin_findings(answers: Answers) -> Iterator[Finding]:
     count = answers.get("plugins")
     if count.error:
         hiding = _hiding_us(answers)
-        fix = f"rename {hiding}" if hiding else "`pip install --upgrade pluggy xlm-mlm`"
+        at = f"; it arose in {count.files[-1]}" if count.files else ""
+        again = f"`pip install --force-reinstall pluggy xlm-mlm`{at}"
+        fix = f"rename {hiding}" if hiding else again
         text = f"the plugins can't be listed: {count.error}"
         yield Finding("plugins", "problem", text, fix)
         return
