@@ -245,27 +245,19 @@ def test_an_installed_package_that_wins_over_ours_is_a_problem(tmp_path):
     ]
 
 
-@pytest.fixture(scope="module")
-def crowd(tmp_path_factory):
-    """The real host among the older models, a working plugin, and a folder of the user's."""
-    site, cwd = Site(tmp_path_factory.mktemp("crowd")), tmp_path_factory.mktemp("user")
+@pytest.mark.slow
+def test_the_real_host_among_other_models_a_plugin_and_a_folder_of_the_users(site):
+    cwd = Path.cwd()
     site.write(stranger_plugin=STRANGER)
     site.config("mlm/__init__.py", "")
     for folder in (site.folder / "mlm", site.folder / "stranger", cwd / "mine"):
         Site(folder).config("configs/experiment/star_easy_mlm.yaml", "# @package _global_\na: 1\n")
     site.register("stranger", "1.0", xlm_plugins={"stranger": "stranger_plugin"})
-    (cwd / "xlm_models.json").write_text(json.dumps({"mine": "mine", "lost": "lost"}))
-    (cwd / ".env").write_text("LOG_DIR=elsewhere\nTOKEN=secret\n")
-    with pytest.MonkeyPatch.context() as patch:
-        enter(patch, site, cwd)
-        findings = [finding.__dict__ for finding in diagnose(60)]
-    return {"findings": findings}, site.folder, cwd
+    Path("xlm_models.json").write_text(json.dumps({"mine": "mine", "lost": "lost"}))
+    Path(".env").write_text("LOG_DIR=elsewhere\nTOKEN=secret\n")
+    report = {"findings": [finding.__dict__ for finding in diagnose(60)]}
 
-
-@pytest.mark.slow
-def test_the_real_host_is_asked_in_which_order_it_searches(crowd):
-    report, site, cwd = crowd
-    assert of(report, "host", "problem") == ""
+    assert of(report, "host") == of(report, "plugins") == ""
     assert "experiment=quickstart_mlm composes" in of(report, "discovery", "ok")
     (order,) = [f["details"] for f in report["findings"] if "first match wins" in f["text"]]
     labels = [line.partition(". ")[2] for line in order if "hydra" not in line]
@@ -273,28 +265,18 @@ def test_the_real_host_is_asked_in_which_order_it_searches(crowd):
     assert labels[2:] == [
         f"xlm_models.json: {cwd}/mine/configs",
         f"xlm-mlm: {OURS}",
-        f"stranger: {site}/stranger/configs",
-        f"package mlm: {site}/mlm/configs",
+        f"stranger: {site.folder}/stranger/configs",
+        f"package mlm: {site.folder}/mlm/configs",
     ]
-
-
-@pytest.mark.slow
-def test_who_wins_is_said_of_each_that_has_our_names(crowd):
-    report, _, cwd = crowd
     notes = of(report, "discovery", "note")
     assert f"xlm_models.json ({cwd}/mine/configs) wins over 1 config of ours" in notes
     assert "ours win over stranger, which has 1 config of ours" in notes
     assert "ours win over package mlm" in notes
 
-
-@pytest.mark.slow
-def test_job_types_and_surroundings_of_the_real_host(crowd):
-    report, _, _ = crowd
     assert "gone (stranger 1.0), " in of(report, "discovery", "ok")
     problem = of(report, "discovery")
     assert "job_type=gone of stranger 1.0 can't be imported: stranger_gone:run" in problem
     assert "shout" not in problem
-    assert of(report, "plugins") == ""
     assert "LOG_DIR=elsewhere (from .env)" in of(report, "variables", "note")
     assert "secret" not in json.dumps(report)
     assert "'lost' is 'lost', which has no folder configs" in of(report, "folder")

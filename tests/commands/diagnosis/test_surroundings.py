@@ -143,6 +143,17 @@ def test_leftovers_are_notes(tmp_path):
     assert f"`rm -r {tmp_path}/data/xlm_mlm/star/.train-1`" in found.values()
 
 
+def test_a_run_without_its_final_test_is_noted(tmp_path):
+    for name, line in {"good": "done", "bad": "[ERROR] - Could not run test: no 'ids'"}.items():
+        log = tmp_path / "logs" / name / "runs" / "1" / "job.log"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"{'x' * 200_000}\n{line}\nbye\n")
+    ((found, fix),) = folder().items()
+    assert found[0] == "note"
+    assert found[1].endswith("bad/runs/1/job.log: a run ended without its final test: no 'ids'")
+    assert fix
+
+
 def test_a_folder_that_is_gone(tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -199,4 +199,6 @@ def _broken(error: str, origin: str, components: list[str], *, host_starts: bool
     if package == OURS and not host_starts:
         return Finding("plugins", "note", f"{what} not load: {error}", "see to the host first")
     fix = f"update or uninstall {package}"
+    if package == OURS:
+        fix = "`pip install --force-reinstall --no-deps xlm-mlm`; from a clone, mend it"
     return Finding("plugins", "problem", f"{what} not load: {error}", fix)

@@ -59,6 +59,9 @@ def pin_findings() -> Iterator[Finding]:
             yield finding
     if not broken:
         yield Finding("pins", "ok", "every requirement of xlm-mlm and xlm-core is met")
+    if _version("safe-mol") is None:
+        text = "the host's extra for chemistry is not installed; only safe_mlm needs it"
+        yield Finding("pins", "note", text, '`pip install "xlm-core[safe]"`')
 
 
 def _broken(dist: Distribution, owner: str, level: Level) -> Iterator[Finding]:

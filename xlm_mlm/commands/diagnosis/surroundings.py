@@ -168,3 +168,12 @@ def _leftovers(here: Path) -> Iterator[Finding]:
     for file in sorted(here.glob("logs/*/checkpoints/best-v*.ckpt"))[:5]:
         text = f"{file} stands beside best.ckpt: the highest number is the newest"
         yield Finding("folder", "note", text)
+    logs = sorted(here.glob("logs/*/runs/*/job.log"), key=os.path.getmtime)
+    for log in logs[-20:]:
+        with log.open("rb") as lines:
+            lines.seek(max(0, log.stat().st_size - 100_000))
+            end = lines.read().decode("utf-8", "replace")
+        # The host's exit code is 0 all the same.
+        if failed := re.search(r"Could not run test: (.*)", end):
+            text = f"{log}: a run ended without its final test: {failed[1]}"
+            yield Finding("folder", "note", text, "mend what it names, and run it again")
