@@ -52,6 +52,13 @@ def test_no_command_on_path_is_a_note(monkeypatch, tmp_path):
     assert found.fix
 
 
+def test_a_python_without_the_command_is_a_problem(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (found,) = command_findings()
+    assert found.level == "problem"
+    assert "--force-reinstall --no-deps xlm-core" in found.fix
+
+
 def variables(monkeypatch, from_file=None, **outside):
     for name in (*(n for n in os.environ if n.startswith("XLM_")), "DATA_DIR", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)

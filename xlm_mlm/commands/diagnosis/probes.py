@@ -88,8 +88,6 @@ def discovery_step() -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    import hydra_plugins
-
     # The same folder and version as the command: our plugin joins no other application.
     with initialize_config_dir(
         config_dir=main._HYDRA_PARAMS["config_path"], version_base="1.3", job_name="doctor"
@@ -106,7 +104,8 @@ def discovery_step() -> dict[str, Any]:
         "jobs": {name: _job(job) for name, job in main.external_commands.items()},
         "loss": loss,
         "error": error,
-        "hydra_plugins": hydra_plugins.__file__,
+        # A namespace, which has no file, unless a package hides what the others bring.
+        "hydra_plugins": getattr(find_spec("hydra_plugins"), "origin", None),
     }
 
 

@@ -29,6 +29,11 @@ _REDIRECT = {
 def command_findings() -> Iterator[Finding]:
     """Which `xlm` a shell would run, and with which Python."""
     beside = Path(sys.executable).with_name("xlm")
+    if not beside.exists():
+        text = f"there is no command `{beside}`"
+        fix = "`pip install --force-reinstall --no-deps xlm-core`"
+        yield Finding("command", "problem", text, fix)
+        return
     found = shutil.which("xlm")
     activate = beside.with_name("activate")
     enter = f"`. {activate}`" if activate.is_file() else f"put {beside.parent} first on PATH"
