@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "xlm_mlm"
 FLOORS = [
     {"commands", "conformance"},
     {"plugin"},
+    {"report", "generation"},
     {
         "predictor_mlm",
         "loss_mlm",
@@ -19,12 +20,13 @@ FLOORS = [
         "history_mlm",
         "data",
         "callbacks",
+        "checkpoints",
     },
-    {"decoding", "collation"},
+    {"history", "decoding", "collation"},
     {"sampling", "model_mlm"},
     {"modeling"},
     {"types_mlm"},
-    {"checks"},
+    {"boards", "visible", "checks"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

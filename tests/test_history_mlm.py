@@ -1,6 +1,7 @@
 """The record of the passes: what is written, and what reading it back gives."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -96,13 +97,19 @@ def test_folders_differ_between_batches_and_no_partial_file_stays(tokenizer, tmp
     x = torch.full((2, 3), MASK)
     fids = [row["fid"] for _ in range(2) for row in run(tokenizer, tmp_path, x)[0]]
     assert len(set(fids)) == 4
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(fids)
+    # What the tokens read as is written once.
+    (vocabulary,) = tmp_path.glob("vocabulary.*.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*fids, vocabulary.name])
     assert not list(tmp_path.rglob("*.partial"))
     meta = json.loads((tmp_path / fids[0] / "meta.json").read_text())
+    assert abs(meta.pop("begun") - time.time_ns()) < 60e9
     assert meta == {
-        "format": 1,
+        "format": 2,
         "k": 3,
         "max_new_tokens": None,
+        "dtype": "float32",
+        "mask_id": MASK,
+        "vocabulary": vocabulary.name,
         "finished": True,
         "num_steps": 3,
     }
@@ -117,7 +124,7 @@ def test_an_interrupted_run_leaves_its_complete_passes_readable(tokenizer, tmp_p
 
     with pytest.raises(KeyboardInterrupt):
         run(tokenizer, tmp_path, torch.full((1, 6), MASK), Dying(table(6)))
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (each for each in tmp_path.iterdir() if each.is_dir())
     # The pass that was being written: its sequence, written last, is missing.
     (folder / "00002.p.safetensors").write_bytes(b"")
     record = HistoryTopKPlugin.from_serialized(tmp_path, folder.name)

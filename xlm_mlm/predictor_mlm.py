@@ -161,6 +161,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         state = begin(batch, self._mask_id(), new_tokens)
         state["sample_ids"] = self._sample_ids(batch, len(state["x"]))
         if self.history is not None:
+            self.history.use_tokenizer(self.tokenizer)
             self.history.begin(state)
         seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
         while not self.stop(state).all():

@@ -9,9 +9,12 @@ from xlm_mlm.types_mlm import MLMStepResults
 class HistoryPluginBase(ABC):
     """What the predictor asks of a history.
 
-    `begin` once a batch, `update_history` after every pass, `finalize` at the end, then `to_dict`
+    `use_tokenizer` and `begin` once a batch, `update_history` after every pass, `finalize` at the end, then `to_dict`
     for the entries of the batch's rows. `reset` forgets the batch.
     """
+
+    def use_tokenizer(self, tokenizer: Any) -> None:  # noqa: B027 (optional)
+        """Learn the predictor's tokenizer; called before `begin`."""
 
     def begin(self, step_results: MLMStepResults) -> None:  # noqa: B027 (optional)
         """Prepare for a batch; called before its first pass."""

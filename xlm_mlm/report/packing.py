@@ -29,7 +29,7 @@ from torch import Tensor
 
 from xlm_mlm.boards import board_of
 from xlm_mlm.history.trace import Trace
-from xlm_mlm.report.visible import quoted, readable, visible
+from xlm_mlm.visible import quoted, readable, visible
 
 PARTS = 10_000  # a probability of 1
 _THOUSANDTHS = 1_000

@@ -17,7 +17,7 @@ from xlm_mlm import __version__
 from xlm_mlm.checks import require_int
 from xlm_mlm.history.trace import Trace
 from xlm_mlm.report.packing import TokenTable, pack, seal
-from xlm_mlm.report.visible import readable
+from xlm_mlm.visible import readable
 
 _PARTS = ("data", "colours", "tokens", "card", "charts", "controls")
 # In the first lines of each page, so that a page is known from any other file.

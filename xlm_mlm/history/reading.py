@@ -1,0 +1,130 @@
+"""Samples read back whole."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xlm_mlm.checks import require_int
+from xlm_mlm.history.files import (
+    BEFORE,
+    META,
+    count_steps,
+    read_meta,
+    read_tensors,
+    read_vocabulary,
+    sample_folder,
+    step_file,
+)
+from xlm_mlm.history.trace import Trace
+
+
+def read_traces(
+    history_dir: str | Path, fids: Sequence[str] | None = None, limit: int | None = None
+) -> list[Trace]:
+    """Read the samples of a history, in the order in which they were begun.
+
+    Args:
+        history_dir: the folder given to the history as `output_dir`, or that of one sample.
+        fids: only these, in this order.
+        limit: at most so many.
+
+    Raises:
+        FileNotFoundError: there is no such folder or sample, or it holds none.
+        ValueError: `limit` is below 1, a name is no plain folder name, or a file is damaged.
+    """
+    if limit is not None:
+        require_int("limit", limit, 1)
+    history_dir = Path(history_dir)
+    if fids is None and (history_dir / META).is_file():
+        history_dir, fids = history_dir.absolute().parent, [history_dir.absolute().name]
+    folders = _all(history_dir) if fids is None else [sample_folder(history_dir, f) for f in fids]
+    vocabularies: dict[str | None, dict[int, str]] = {}
+    return [read_trace(folder, vocabularies) for folder in folders[:limit]]
+
+
+def _all(history_dir: Path) -> list[Path]:
+    if not history_dir.is_dir():
+        raise FileNotFoundError(f"{history_dir} is no folder")
+    found = [each for each in history_dir.iterdir() if (each / META).is_file()]
+    begun = [
+        (read_meta(folder).get("begun") or 0, folder.name, folder)
+        for folder in found
+        if not folder.is_symlink()
+    ]
+    if not begun:
+        raise FileNotFoundError(
+            f"{history_dir} holds no samples; it must be the output_dir of a history, in which "
+            f"every sample has a folder with a {META}"
+        )
+    return [folder for _, _, folder in sorted(begun)]
+
+
+def read_trace(folder: Path, vocabularies: dict[str | None, dict[int, str]]) -> Trace:
+    """Read one sample; `vocabularies` keeps what samples share.
+
+    Raises:
+        ValueError: a file is damaged, or its tensors do not fit the others.
+    """
+    meta = read_meta(folder)
+    name = meta.get("vocabulary")
+    if name not in vocabularies:
+        vocabularies[name] = read_vocabulary(folder.parent, name)
+    (before,) = read_tensors(folder / BEFORE, "before")
+    steps = [read_step(folder, step) for step in range(count_steps(folder))]
+    _check(folder, before, steps)
+    length = len(before)
+    width = min(meta.get("max_new_tokens") or length, length)
+    none = {
+        "x": before.new_zeros(0, length),
+        "p": torch.zeros(0, width, meta.get("k") or 1),
+        "pids": before.new_zeros(0, width, meta.get("k") or 1),
+        "entropy": torch.zeros(0, width),
+    }
+    mask_id = meta.get("mask_id")
+    last = steps[-1]["x"] if steps else before
+    # A batch that was stopped leaves samples that were complete before it was.
+    complete = mask_id is not None and not (last == mask_id).any()
+    whole = {key: torch.stack([step[key] for step in steps]) for key in none} if steps else none
+    return Trace(
+        fid=folder.name,
+        before=before,
+        mask_id=mask_id,
+        texts=vocabularies[name],
+        finished=meta.get("finished") is True or complete,
+        **whole,
+    )
+
+
+def read_step(folder: Path, step: int) -> dict[str, Any]:
+    """`p`, `pids`, `x` and `entropy` of a pass."""
+    p, entropy = read_tensors(folder / step_file(step, "p"), "p", "entropy")
+    (pids,) = read_tensors(folder / step_file(step, "pids"), "pids")
+    (x,) = read_tensors(folder / step_file(step, "x"), "x")
+    return {"p": p, "pids": pids, "x": x, "entropy": entropy}
+
+
+def _check(folder: Path, before: torch.Tensor, steps: list[dict[str, Any]]) -> None:
+    if before.ndim != 1 or before.is_floating_point():
+        raise ValueError(
+            f"{folder / BEFORE} has shape {list(before.shape)} and type {before.dtype}; it must "
+            "hold one row of token ids"
+        )
+    shape = steps[0]["p"].shape if steps else None
+    for number, step in enumerate(steps):
+        fits = (
+            step["x"].shape == before.shape
+            and step["p"].ndim == 2
+            and 1 <= step["p"].shape[0] <= len(before)
+            and step["p"].shape[1] >= 1
+            and step["p"].shape == step["pids"].shape == shape
+            and step["entropy"].shape == step["p"].shape[:1]
+            and not (step["x"].is_floating_point() or step["pids"].is_floating_point())
+        )
+        if not fits:
+            shapes = {key: list(value.shape) for key, value in step.items()}
+            raise ValueError(
+                f"pass {number} in {folder} has the shapes {shapes}, which do not fit each other, "
+                f"the passes before, or the sequence's length {len(before)}"
+            )
