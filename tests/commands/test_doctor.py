@@ -14,6 +14,7 @@ from xlm_mlm.commands.diagnosis import child
 from xlm_mlm.commands.diagnosis.child import Answer, Answers, ask
 from xlm_mlm.commands.diagnosis.findings import examine
 from xlm_mlm.commands.diagnosis.host import CONFIGS, discovery_findings, host_findings
+from xlm_mlm.commands.diagnosis.probes import VARIABLES
 from xlm_mlm.commands.doctor import diagnose
 
 OURS = str(CONFIGS)
@@ -52,7 +53,7 @@ def xlm_commands():
 
 def enter(patch, site, cwd):
     """Make this process and those it starts see `site`, from the folder `cwd`."""
-    for name in (*(n for n in os.environ if n.startswith("XLM_")), "DATA_DIR", "LOG_DIR"):
+    for name in VARIABLES:
         patch.delenv(name, raising=False)
     patch.setenv("PYTHONPATH", str(site.folder))
     patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)

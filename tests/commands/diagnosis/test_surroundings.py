@@ -1,13 +1,13 @@
 """The command on PATH, variables, and files of the current folder."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from xlm_mlm.commands.diagnosis.child import Answer, Answers
+from xlm_mlm.commands.diagnosis.probes import VARIABLES
 from xlm_mlm.commands.diagnosis.surroundings import (
     command_findings,
     folder_findings,
@@ -60,7 +60,7 @@ def test_a_python_without_the_command_is_a_problem(monkeypatch, tmp_path):
 
 
 def variables(monkeypatch, from_file=None, **outside):
-    for name in (*(n for n in os.environ if n.startswith("XLM_")), "DATA_DIR", "PYTHONPATH"):
+    for name in (*VARIABLES, "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
     for name, value in outside.items():
         monkeypatch.setenv(name, value)
@@ -68,8 +68,9 @@ def variables(monkeypatch, from_file=None, **outside):
     return {(f.level, f.text): f.fix for f in variable_findings(Answers({"host": host}))}
 
 
-def test_no_variable(monkeypatch):
-    assert [level for level, _ in variables(monkeypatch)] == ["ok"]
+def test_no_variable_and_what_the_host_takes_anyway(monkeypatch):
+    for outside in ({}, {"PROJECT_ROOT": "."}):
+        assert [level for level, _ in variables(monkeypatch, **outside)] == ["ok"]
 
 
 def test_a_file_of_variables_wins_over_those_outside(monkeypatch):

@@ -71,8 +71,6 @@ def host_step() -> dict[str, Any]:
         for name in VARIABLES
         if name in os.environ and os.environ[name] != before.get(name)
     }
-    if "PROJECT_ROOT" not in before and changed.get("PROJECT_ROOT") == ".":
-        del changed["PROJECT_ROOT"]  # the host's own default
     # The host puts folders of the user's first on the path: ours may be another one now.
     ours = find_spec("xlm_mlm")
     return {

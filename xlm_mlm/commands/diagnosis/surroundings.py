@@ -69,8 +69,8 @@ def variable_findings(answers: Answers) -> Iterator[Finding]:
     found = {name: os.environ[name] for name in (*VARIABLES, "PYTHONPATH") if name in os.environ}
     count = 0
     for name, value in {**found, **from_file}.items():
-        if name not in _REDIRECT:
-            continue
+        if name not in _REDIRECT or (name, value) == ("PROJECT_ROOT", "."):
+            continue  # "." is what the host takes anyway
         count += 1
         source = " (from .env)" if name in from_file else ""
         yield Finding("variables", "note", f"{name}={value}{source}: {_REDIRECT[name]}")
