@@ -34,8 +34,8 @@ def report(
     The page replays each sample pass by pass. A history is recorded with +history=topk_mlm.
 
     Raises:
-        ValueError: options that contradict each other, no samples, or a file that is in the way.
-        FileNotFoundError: there is no such folder.
+        ValueError: options that contradict each other, a damaged history, or a file in the way.
+        FileNotFoundError: there is no such folder or sample.
     """
     if fid and samples is not None:
         raise ValueError(
@@ -45,14 +45,15 @@ def report(
         raise ValueError(f"--samples is {samples}; it must be at least 1")
     _check_targets({"--output": output, "--png": png, "--gif": gif})
 
-    from xlm_mlm.history.files import read_traces
+    from xlm_mlm.history.reading import read_traces
     from xlm_mlm.report.page import write_page
 
-    limit = None if fid else samples or SAMPLES
+    # One more than is shown, to know whether there are more.
+    limit = None if fid else samples or SAMPLES + 1
     traces = read_traces(history_dir, fids=fid or None, limit=limit)
-    if not traces:
-        raise ValueError(f"{history_dir} holds no samples; record some with +history=topk_mlm")
-    _write(lambda path: write_page(traces, path), output, _counted(len(traces)))
+    more = not fid and not samples and len(traces) > SAMPLES
+    traces = traces[:SAMPLES] if more else traces
+    _write(lambda path: write_page(traces, path), output, _counted(len(traces), more))
     if png:
         from xlm_mlm.report.picture import write_png
 
@@ -97,7 +98,9 @@ def _write(write: Callable[[Path], None], path: Path, what: str) -> None:
     typer.echo(f"wrote {path} ({_size(path.stat().st_size)}): {what}")
 
 
-def _counted(samples: int) -> str:
+def _counted(samples: int, more: bool) -> str:
+    if more:
+        return f"the first {samples} samples; --samples N shows more"
     return f"{samples} sample{'s' if samples > 1 else ''}"
 
 

@@ -14,8 +14,8 @@ function ticks(max, count, whole) {
   if (!(max > 0)) return [0];
   const rough = max / count;
   const unit = 10 ** Math.floor(Math.log10(rough));
-  let step = [1, 2, 5, 10].map((times) => times * unit).find((size) => size >= rough);
-  if (whole) step = Math.max(1, Math.round(step));
+  const sizes = [1, 2, 2.5, 5, 10].map((times) => times * unit);
+  const step = sizes.find((size) => size >= rough && (!whole || Number.isInteger(size))) ?? 1;
   return Array.from({ length: Math.floor(max / step + 1e-9) + 1 }, (_, i) => i * step);
 }
 
@@ -36,7 +36,7 @@ class Curve {
     const width = Math.max(this.svg.parentElement.clientWidth - 32, 120);
     const height = 132;
     const most = values.reduce((max, value) => (value > max ? value : max), 0) || 1;
-    const [, step] = ticks(most, 3, whole);
+    const [, step] = ticks(most, 4, whole);
     const max = step ? Math.ceil(most / step - 1e-9) * step : most;
     this.box = { left: 40, right: width - 10, top: 8, bottom: height - 34 };
     this.x = (state) => this.box.left + (state / Math.max(passes, 1)) * (this.box.right - this.box.left);
@@ -52,7 +52,7 @@ class Curve {
   #axes(max, whole) {
     const { left, right, bottom } = this.box;
     const made = [];
-    for (const value of ticks(max, 3, whole)) {
+    for (const value of ticks(max, 4, whole)) {
       const y = this.y(value);
       made.push(shape("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }));
       made.push(shape("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, short(value)));
@@ -97,11 +97,11 @@ class Heat {
   }
 
   draw(run, quantity) {
-    this.run = run;
     const { length, passes } = run;
     const field = this.canvas.parentElement;
     const width = field.clientWidth;
     const height = Math.round(Math.min(Math.max(passes * Math.min(width / length, 22), 90), 320));
+    Object.assign(this, { run, height });
     field.style.height = `${height}px`;
     const max = this.#max(quantity);
     const small = this.#pixels(quantity, max);
@@ -152,10 +152,9 @@ class Heat {
   }
 
   mark(state) {
-    const height = this.canvas.parentElement.clientHeight;
     const row = Math.max(state - 1, 0);
     this.marker.hidden = state === 0;
-    this.marker.style.transform = `translateY(${(row / Math.max(this.run.passes, 1)) * height}px)`;
+    this.marker.style.transform = `translateY(${(row / Math.max(this.run.passes, 1)) * this.height}px)`;
   }
 
   // The pass and the place below the pointer.

@@ -21,7 +21,13 @@ class Sequence {
     this.root.classList.toggle("tight", view === "text" && this.#isOfCharacters());
     this.root.style.setProperty("--side", Math.round(Math.sqrt(this.places.length)));
     this.root.replaceChildren(...this.nodes.flatMap((node) => (node.endsLine ? [node, element("br")] : node)));
+    if (view === "text") this.#reserve();
     this.#tabStop(0);
+  }
+
+  #endsLine(place) {
+    const { run } = this;
+    return !run.isMasked(run.passes, place) && shownOf(run.tokenAt(run.passes, place)).endsWith("↵");
   }
 
   #node(place, i, view) {
@@ -32,7 +38,7 @@ class Sequence {
     node.setAttribute("aria-describedby", "about-token");
     node.append("");
     if (view === "board") this.#rule(node, i);
-    else this.#reserve(node, place);
+    else node.endsLine = this.#endsLine(place);
     return node;
   }
 
@@ -46,12 +52,16 @@ class Sequence {
     node.dataset.box = `${left} ${top}`.trim();
   }
 
-  // Room for the token that ends up here, so that the text does not jump.
-  #reserve(node, place) {
-    const last = shownOf(this.run.tokenAt(this.run.passes, place));
-    const masked = this.run.isMasked(this.run.passes, place);
-    if (!masked) node.style.minWidth = `calc(${Math.min([...last].length, 24)}ch + 2 * var(--pad))`;
-    node.endsLine = !masked && last.endsWith("↵");
+  // Keep the room that the last tokens take, so that the text does not jump, and a change is
+  // laid out alone.
+  #reserve() {
+    const { run } = this;
+    this.places.forEach((place, i) => {
+      if (!run.isMasked(run.passes, place)) this.nodes[i].firstChild.data = shownOf(run.tokenAt(run.passes, place));
+    });
+    const widths = this.nodes.map((node) => node.getBoundingClientRect().width);
+    this.nodes.forEach((node, i) => (node.style.width = `${widths[i].toFixed(3)}px`));
+    this.root.classList.add("settled");
   }
 
   // Tokens of one character each stand close, so that words can be read.
