@@ -103,17 +103,19 @@ def discovery_findings(answers: Answers) -> Iterator[Finding]:
 def _folders(path: list[Any], host: str) -> list[tuple[str, str]]:
     """Who brings a folder, and which; each once, where it is searched first."""
     found: dict[str, str] = {}
+    inside = os.path.join(os.path.realpath(host), "")
     for provider, url in path:
         if not url or provider == "schema":
             continue
         place = url.removeprefix("file://")
+        # A folder of the user's is relative to the current one.
+        place = place if "://" in place else os.path.realpath(place)
         label = provider
-        if place.startswith(f"{host}{os.sep}"):
+        if place.startswith(inside):
             label = "xlm-core"
         elif provider == "file":
             label = f"package {Path(place).parent.name}"  # the host says no more
-        # A folder of the user's is relative to the current one.
-        found.setdefault(place if "://" in place else os.path.realpath(place), label)
+        found.setdefault(place, label)
     return [(label, place) for place, label in found.items()]
 
 
@@ -128,7 +130,7 @@ def _winners(folders: list[tuple[str, str]]) -> Iterator[Finding]:
         if not shared:
             continue
         some = ", ".join(name.removesuffix(".yaml") for name in shared[:3])
-        which = f"{len(shared)} config{'s'[: len(shared) > 1]} of ours"
+        which = f"{len(shared)} config{'s' if len(shared) > 1 else ''} of ours"
         which += f" ({some}{', ...' if len(shared) > 3 else ''})"
         if place > at:
             text = f"ours win over {label}, which has {which} as well"
