@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from toy_models import TableModel
+from xlm.datamodule import SimpleSpaceTokenizer
 
 from xlm_mlm import HistoryPluginBase, HistoryTopKPlugin, MLMPredictor
 
@@ -204,3 +205,36 @@ def test_a_history_of_ones_own_sees_original_row_numbers(tokenizer):
     preds = one.predict({"input_ids": x})
     assert history.seen == [[True, False, True], [False, False, True]]
     assert preds["fid"] == ["0", "1", "2"]
+
+
+def test_the_predictor_says_what_tokens_read_as(tokenizer, tmp_path):
+    rows, _, _ = run(tokenizer, tmp_path, torch.full((1, 3), MASK))
+    trace = opened(tmp_path, rows[0]).trace()
+    assert (trace.mask_id, trace.text_of(9)) == (MASK, "2")
+
+
+def test_a_tokenizer_of_ones_own_is_kept(tokenizer, tmp_path):
+    other = SimpleSpaceTokenizer(["a", "b", "c"])
+    history = HistoryTopKPlugin(tmp_path, 2, tokenizer=other)
+    model = TableModel(table(3))
+    one = MLMPredictor(2, tokenizer=tokenizer, model=model, history=history)
+    (fid,) = one.predict({"input_ids": torch.full((1, 3), MASK)})["fid"]
+    assert opened(tmp_path, {"fid": fid}).trace().text_of(8) == "b"
+    assert history.tokenizer is other
+
+
+def test_one_history_serves_predictors_with_different_tokenizers(tokenizer, tmp_path):
+    history = HistoryTopKPlugin(tmp_path, 2)
+    texts = []
+    for each in (tokenizer, SimpleSpaceTokenizer(["a", "b", "c"]), tokenizer):
+        model = TableModel(table(3)[:, : len(each)])
+        one = MLMPredictor(2, tokenizer=each, model=model, history=history)
+        (fid,) = one.predict({"input_ids": torch.full((1, 3), MASK)})["fid"]
+        texts.append(opened(tmp_path, {"fid": fid}).trace().text_of(8))
+    assert texts == ["1", "b", "1"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bf16", None, ["float16"]])
+def test_another_precision_is_refused(tmp_path, dtype):
+    with pytest.raises(ValueError, match="dtype is .* 'float16', 'float32'"):
+        HistoryTopKPlugin(tmp_path, dtype=dtype)

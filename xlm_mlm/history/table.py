@@ -40,5 +40,9 @@ def _widen(trace: Trace, values: Any, missing: float) -> Any:
     return torch.cat((outside, values), dim=1)
 
 
-def _texts(trace: Trace, ids: Any) -> list[str | None]:
-    return [None if each < 0 else trace.text_of(each) for each in ids.flatten().tolist()]
+def _texts(trace: Trace, ids: Any) -> Any:
+    import pandas
+
+    texts = [None if each < 0 else trace.text_of(each) for each in ids.flatten().tolist()]
+    # As they are: pandas' own strings refuse half a surrogate pair.
+    return pandas.Series(texts, dtype=object)

@@ -23,8 +23,8 @@ def texts_of(tokenizer: Any) -> list[str]:
 
 
 def _text(tokenizer: Any, number: int, name: str) -> str:
+    # SentencePiece's sign of a space, which decoding drops at the start of a text.
+    if name.startswith("\u2581"):
+        return name.replace("\u2581", " ")
     text = tokenizer.backend_tokenizer.decode([number], skip_special_tokens=False)
-    if not text or _UNREADABLE in text:
-        return name
-    # SentencePiece's sign of a leading space, which decoding drops at the start of a text.
-    return f" {text}" if name.startswith("\u2581") and not text.startswith(" ") else text
+    return name if not text or _UNREADABLE in text else text
