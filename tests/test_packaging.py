@@ -28,7 +28,8 @@ def test_every_source_and_config_file_is_in_the_wheel(wheel):
     wanted = {file.relative_to(ROOT).as_posix() for file in files}
     assert wanted - set(wheel.namelist()) == set()
     assert "xlm_mlm/py.typed" in wheel.namelist()
-    assert "xlm_mlm/conformance/report.html" in wheel.namelist()
+    pages = {"conformance/report.html", "report/page.html", "report/page.css", "report/page_data.js"}
+    assert {f"xlm_mlm/{page}" for page in pages} <= set(wheel.namelist())
     assert "xlm_mlm/configs/experiment/star_easy_mlm.yaml" in wheel.namelist()
 
 
@@ -36,7 +37,7 @@ def test_nothing_else_is(wheel):
     metadata = {name for name in wheel.namelist() if ".dist-info/" in name}
     others = set(wheel.namelist()) - metadata
     kinds = {Path(name).suffix for name in others if name.startswith("xlm_mlm/")}
-    assert kinds <= {".py", ".yaml", ".typed", ".html"}
+    assert kinds <= {".py", ".yaml", ".typed", ".html", ".css", ".js"}
     # An __init__.py in the namespace would hide every other Hydra plugin.
     assert {name for name in others if not name.startswith("xlm_mlm/")} == {
         "hydra_plugins/xlm_mlm_searchpath.py"
