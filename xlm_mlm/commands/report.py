@@ -16,7 +16,8 @@ def report(
     ],
     output: Annotated[Path, typer.Option(help="The page, an .html file.")] = Path("report.html"),
     fid: Annotated[
-        list[str] | None, typer.Option(help="A sample to show; give it again for several.")
+        list[str] | None,
+        typer.Option(metavar="<name>", help="A sample to show; give it again for several."),
     ] = None,
     samples: Annotated[
         int | None,

@@ -72,22 +72,32 @@ class Card {
     return element("p", "", `Entropy ${known ? nats(run.entropy[slot]) : "not recorded"}`);
   }
 
-  // Below the anchor if there is room, else above; never over the edge.
+  // Beside the board; else below the anchor if there is room, else above. Never over the edge.
   #place(anchor) {
     const { root } = this;
-    if (matchMedia("(max-width: 40rem)").matches) {
+    if (isNarrow()) {
       root.style.left = root.style.top = "";
       return;
     }
     const box = anchor.getBoundingClientRect?.() ?? anchor;
+    const board = anchor.closest?.(".board")?.getBoundingClientRect();
     const [width, height] = [root.offsetWidth, root.offsetHeight];
-    const below = box.bottom + 8 + height <= innerHeight;
-    const top = below || box.top - 8 < height ? box.bottom + 8 : box.top - 8 - height;
-    const left = Math.min(box.left, document.documentElement.clientWidth - width - 8);
-    root.style.left = `${Math.max(8, left)}px`;
-    root.style.top = `${Math.max(8, Math.min(top, innerHeight - height - 8))}px`;
+    const [right, bottom] = [document.documentElement.clientWidth - width - 8, innerHeight - height - 8];
+    let [left, top] = [box.left, box.bottom + 8];
+    if (board && board.right + 12 <= right) [left, top] = [board.right + 12, box.top];
+    else if (top > bottom && box.top - 16 > height) top = box.top - 8 - height;
+    root.style.left = `${Math.max(8, Math.min(left, right))}px`;
+    root.style.top = `${Math.max(8, Math.min(top, bottom))}px`;
+  }
+
+  // At the foot of a narrow screen the card must not hide what it tells of.
+  reveal(anchor) {
+    const hidden = anchor.getBoundingClientRect().bottom + 12 - this.root.getBoundingClientRect().top;
+    if (isNarrow() && hidden > 0) scrollBy(0, hidden);
   }
 }
+
+const isNarrow = () => matchMedia("(max-width: 40rem)").matches;
 
 function whereabouts(run, state, place) {
   const pass = run.filledBy(state, place);

@@ -96,6 +96,7 @@ function togglePin(node) {
   if (!node) return;
   const place = Number(node.dataset.place);
   pin(app.pinned === place ? null : place);
+  if (app.pinned !== null) card.reveal(node);
 }
 
 // Keys
