@@ -28,7 +28,12 @@ def test_every_source_and_config_file_is_in_the_wheel(wheel):
     wanted = {file.relative_to(ROOT).as_posix() for file in files}
     assert wanted - set(wheel.namelist()) == set()
     assert "xlm_mlm/py.typed" in wheel.namelist()
-    pages = {"conformance/report.html", "report/page.html", "report/page.css", "report/page_data.js"}
+    pages = {
+        "conformance/report.html",
+        "report/page.html",
+        "report/page.css",
+        "report/page_data.js",
+    }
     assert {f"xlm_mlm/{page}" for page in pages} <= set(wheel.namelist())
     assert "xlm_mlm/configs/experiment/star_easy_mlm.yaml" in wheel.namelist()
 
