@@ -26,7 +26,8 @@ class Curve {
   constructor(svg, jump) {
     this.svg = svg;
     svg.addEventListener("click", (event) => {
-      const share = (event.offsetX - this.box.left) / (this.box.right - this.box.left);
+      const across = event.clientX - svg.getBoundingClientRect().left;
+      const share = (across - this.box.left) / (this.box.right - this.box.left);
       if (this.passes) jump(Math.round(Math.min(Math.max(share, 0), 1) * this.passes));
     });
   }

@@ -84,7 +84,9 @@ function watchTokens(root) {
   // A click keeps the card and leaves the focus, so that the arrow keys go on stepping passes.
   root.addEventListener("mousedown", (event) => tokenOf(event) && event.preventDefault());
   root.addEventListener("click", (event) => togglePin(tokenOf(event)));
-  root.addEventListener("scroll", refreshCard, { passive: true });
+  for (const scrolled of [root, window]) {
+    scrolled.addEventListener("scroll", () => card.root.hidden || refreshCard(), { passive: true });
+  }
 }
 
 function over(node) {
@@ -102,7 +104,7 @@ function togglePin(node) {
 // Keys
 
 function onKey(event) {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!app.run || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   const { target } = event;
   if (event.key === "Escape") {
     app.over = null;
@@ -139,9 +141,20 @@ function stop(state) {
 
 // Samples and the address: #sample=2&pass=7
 
-async function open(number, state) {
-  play(false);
+const open = (number, state) => load(number, state).catch(complain);
+
+function complain(error) {
+  byId("trouble").hidden = false;
+  byId("trouble").textContent = `The sample cannot be shown: ${error.message}`;
+}
+
+async function load(number, state) {
+  app.wanted = number;
   const run = await Run.of(DATA.samples[number]);
+  // Another may have been asked for meanwhile.
+  if (app.wanted !== number) return;
+  play(false);
+  document.querySelector("main").hidden = false;
   Object.assign(app, { run, number, pinned: null, over: null });
   byId("sample").selectedIndex = number;
   byId("earlier").disabled = number === 0;
@@ -250,13 +263,13 @@ function watch() {
     card.show(app.run, pass, place, at, false, pass);
   });
   byId("heat").addEventListener("pointerleave", refreshCard);
-  new ResizeObserver(() => app.run && drawCharts()).observe(document.querySelector("main"));
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (width && contentRect.width !== width) drawCharts();
+    width = contentRect.width;
+  }).observe(document.querySelector("main"));
   watchTheme();
 }
 
-document.querySelector("main").hidden = false;
 watch();
-open(...readHash()).catch((error) => {
-  byId("trouble").hidden = false;
-  byId("trouble").textContent = `The samples cannot be shown: ${error.message}`;
-});
+open(...readHash());
