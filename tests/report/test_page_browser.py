@@ -61,7 +61,8 @@ def browser():
 def pages(tmp_path_factory):
     """The pages' files: several samples, one hostile sample."""
     folder = tmp_path_factory.mktemp("pages")
-    write_page([board(), words(), taken_back(), words(window=5)], folder / "several.html")
+    samples = [board(), words(), taken_back(), words(window=5), words(mask_known=False)]
+    write_page(samples, folder / "several.html")
     write_page([hostile()], folder / "hostile.html", title=HOSTILE[0])
     return {path.stem: path.as_uri() for path in folder.iterdir()}
 
@@ -117,6 +118,28 @@ def test_the_text_at_each_pass_is_what_the_history_holds(visit, pages, name, num
         page.locator("#slider").fill(str(state))
         shown = page.locator("#sequence > span").all_text_contents()
         assert shown == ["·" if text is None else text for text in held(trace)[state]]
+
+
+def test_what_a_pass_filled_is_marked_while_it_is_shown(visit, pages):
+    trace = taken_back()
+    page = visit(f"{pages['several']}#sample=3&pass=0")
+    states = [trace.before, *trace.x]
+    for state in (1, 2, 3, 4, 2, 0, 1):
+        page.locator("#slider").fill(str(state))
+        before, after = states[max(state - 1, 0)], states[state]
+        filled = ((before != after) & (after != MASK)).nonzero().flatten().tolist()
+        marked = page.locator("#sequence > .fresh").evaluate_all(
+            "(nodes) => nodes.map((node) => Number(node.dataset.place))"
+        )
+        assert marked == filled
+
+
+def test_without_the_masks_id_the_entropies_say_what_is_masked(visit, pages):
+    page = visit(f"{pages['several']}#sample=5")
+    trace = words(mask_known=False)
+    shown = held(trace)
+    shown[-1] = [visible(trace.text_of(token)) for token in trace.x[-1].tolist()]
+    assert page.evaluate(EVERY_STATE) == shown
 
 
 def test_a_hostile_token_stays_text(visit, pages):

@@ -50,7 +50,8 @@ function step() {
 function offerSpeeds(passes) {
   const speeds = [1, 2, 4, 8, 16, 32];
   const best = speeds.find((speed) => passes / speed <= 10) ?? speeds.at(-1);
-  byId("speed").replaceChildren(...speeds.map((speed) => new Option(`${speed}/s`, speed, false, speed === best)));
+  const options = speeds.map((speed) => new Option(`${speed}/s`, speed, false, speed === best));
+  byId("speed").replaceChildren(...options);
 }
 
 // The card about a token
@@ -235,6 +236,17 @@ function watchTheme() {
   tell();
 }
 
+function watchHeat(canvas) {
+  canvas.addEventListener("click", (event) => app.run.passes && stop(heat.cell(event).pass));
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch" || !app.run.passes) return;
+    const { pass, place } = heat.cell(event);
+    const at = { left: event.clientX, top: event.clientY, bottom: event.clientY + 8 };
+    card.show(app.run, pass, place, at, false, pass);
+  });
+  canvas.addEventListener("pointerleave", refreshCard);
+}
+
 function watch() {
   slider.addEventListener("input", () => stop(slider.valueAsNumber));
   byId("play").addEventListener("click", () => play(!app.timer));
@@ -255,14 +267,7 @@ function watch() {
     if (number !== app.number) open(number, state);
     else go(state ?? app.state);
   });
-  byId("heat").addEventListener("click", (event) => app.run.passes && stop(heat.cell(event).pass));
-  byId("heat").addEventListener("pointermove", (event) => {
-    if (event.pointerType === "touch" || !app.run.passes) return;
-    const { pass, place } = heat.cell(event);
-    const at = { left: event.clientX, top: event.clientY, bottom: event.clientY + 8 };
-    card.show(app.run, pass, place, at, false, pass);
-  });
-  byId("heat").addEventListener("pointerleave", refreshCard);
+  watchHeat(byId("heat"));
   let width = 0;
   new ResizeObserver(([{ contentRect }]) => {
     if (width && contentRect.width !== width) drawCharts();

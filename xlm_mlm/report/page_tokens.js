@@ -14,13 +14,14 @@ class Sequence {
     this.colour = colour;
     this.state = null;
     this.fresh = [];
-    this.places = view === "board" ? run.board : Array.from({ length: run.length }, (_, i) => i);
+    this.places = view === "board" ? run.board : [...Array(run.length).keys()];
     this.index = new Map(this.places.map((place, i) => [place, i]));
     this.nodes = this.places.map((place, i) => this.#node(place, i, view));
     this.root.className = view;
     this.root.classList.toggle("tight", view === "text" && this.#isOfCharacters());
     this.root.style.setProperty("--side", Math.round(Math.sqrt(this.places.length)));
-    this.root.replaceChildren(...this.nodes.flatMap((node) => (node.endsLine ? [node, element("br")] : node)));
+    const lines = this.nodes.flatMap((node) => (node.endsLine ? [node, element("br")] : node));
+    this.root.replaceChildren(...lines);
     if (view === "text") this.#reserve();
     this.#tabStop(0);
   }
@@ -57,7 +58,8 @@ class Sequence {
   #reserve() {
     const { run } = this;
     this.places.forEach((place, i) => {
-      if (!run.isMasked(run.passes, place)) this.nodes[i].firstChild.data = shownOf(run.tokenAt(run.passes, place));
+      if (run.isMasked(run.passes, place)) return;
+      this.nodes[i].firstChild.data = shownOf(run.tokenAt(run.passes, place));
     });
     const widths = this.nodes.map((node) => node.getBoundingClientRect().width);
     this.nodes.forEach((node, i) => (node.style.width = `${widths[i].toFixed(3)}px`));
@@ -66,7 +68,8 @@ class Sequence {
 
   // Tokens of one character each stand close, so that words can be read.
   #isOfCharacters() {
-    const single = this.places.filter((place) => [...shownOf(this.run.tokenAt(this.run.passes, place))].length === 1);
+    const last = (place) => shownOf(this.run.tokenAt(this.run.passes, place));
+    const single = this.places.filter((place) => [...last(place)].length === 1);
     return single.length > 0.8 * this.places.length;
   }
 
@@ -88,11 +91,8 @@ class Sequence {
   #differs(now, place) {
     const { run } = this;
     const then = this.state * run.length + place;
-    return (
-      run.tokens_at[now] !== run.tokens_at[then] ||
-      run.masked_at[now] !== run.masked_at[then] ||
-      run.changes_at[now] !== run.changes_at[then]
-    );
+    // A token differs only if another change put it there.
+    return run.masked_at[now] !== run.masked_at[then] || run.changes_at[now] !== run.changes_at[then];
   }
 
   #paint(i, state, isFresh) {
