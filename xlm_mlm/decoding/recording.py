@@ -9,8 +9,8 @@ from xlm_mlm.types_mlm import MLMStepResults
 class HistoryPluginBase(ABC):
     """What the predictor asks of a history.
 
-    `use_tokenizer` and `begin` once a batch, `update_history` after every pass, `finalize` at the end, then `to_dict`
-    for the entries of the batch's rows. `reset` forgets the batch.
+    `use_tokenizer` and `begin` once a batch, `update_history` after every pass, `finalize` at the
+    end, then `to_dict` for the entries of the batch's rows. `reset` forgets the batch.
     """
 
     def use_tokenizer(self, tokenizer: Any) -> None:  # noqa: B027 (optional)
