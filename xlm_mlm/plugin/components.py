@@ -13,8 +13,8 @@ def xlm_config_dirs() -> list[Path]:
 
 @hookimpl
 def xlm_commands() -> dict[str, str]:
-    """No job type of our own: the host's suffice so far."""
-    return {}
+    """The job types of this package."""
+    return {"mlm_generate": "xlm_mlm.commands.generate:generate"}
 
 
 @hookimpl

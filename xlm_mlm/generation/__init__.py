@@ -1,0 +1,1 @@
+"""Running a trained model: over a dataset into files, and over texts."""

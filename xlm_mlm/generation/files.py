@@ -1,0 +1,247 @@
+"""The files of a generation run: one unfinished file a process, merged when all are done.
+
+An unfinished file is a line that says which run it belongs to, then the rows in order. A process
+that was stopped goes on behind the last whole batch of the same run.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PREDICTIONS = "predictions.jsonl"
+META = "predictions.meta.json"
+
+
+class PartialFile:
+    """The rows of one process, written batch by batch.
+
+    Args:
+        folder: where the predictions go.
+        rank: of this process.
+        world: how many processes there are.
+        run: what tells this run from others.
+        batch_sizes: of each dataloader; rows are kept in whole batches.
+
+    Attributes:
+        done: rows already there, by dataloader.
+
+    Raises:
+        ValueError: it belongs to another run, or another process is writing it.
+    """
+
+    def __init__(
+        self, folder: Path, rank: int, world: int, run: str, batch_sizes: dict[str, int]
+    ) -> None:
+        self.path = partial_path(folder, rank, world)
+        self._file = self.path.open("a+b")
+        _lock(self._file, self.path)
+        self.done: dict[str, int] = {}
+        self._file.seek(0)
+        head = self._file.readline()
+        if not head.endswith(b"\n"):
+            self._file.truncate(0)
+            self._file.write(json.dumps({"run": run}).encode() + b"\n")
+            self._file.flush()
+        elif _run_of(head) != run:
+            raise ValueError(f"{self.path} {OTHER_RUN}")
+        else:
+            self._file.truncate(self._whole_batches(batch_sizes))
+
+    def _whole_batches(self, batch_sizes: dict[str, int]) -> int:
+        """Count the rows of whole batches, and say where they end."""
+        counts: dict[str, int] = {}
+        end = before = self._file.tell()
+        last = None
+        for line in iter(self._file.readline, b""):
+            row = _row(line)
+            if row is None:
+                break  # torn; whatever follows is written anew
+            name = row["dataloader"]
+            if name != last:
+                # The loader before is complete, its last batch short or not.
+                last, end, self.done = name, before, dict(counts)
+            counts[name] = counts.get(name, 0) + 1
+            before = self._file.tell()
+            if counts[name] % batch_sizes[name] == 0:
+                end, self.done = before, dict(counts)
+        return end
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append a batch's rows, and hand them to the operating system."""
+        self._file.write(b"".join(line_of(row) for row in rows))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Make sure of what was written."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+OTHER_RUN = (
+    "was left by a run with other options, another checkpoint or another number of processes; "
+    "run that one again to finish it, or discard it with generation.if_exists=replace"
+)
+
+
+def partial_path(folder: Path, rank: int, world: int) -> Path:
+    """The unfinished file of a process."""
+    return folder / f".{PREDICTIONS}.{rank}of{world}.partial"
+
+
+def prepare(folder: Path, world: int, run: str, if_exists: str) -> int:
+    """Make the folder ready for a run; done once, before any process writes.
+
+    Returns:
+        The rows that are there and stay.
+
+    Raises:
+        ValueError: there are predictions, or unfinished ones of another run, and nobody said what
+        to do with them.
+        OSError: the folder can't be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"generation.output_dir is {folder}, which is a file; it must be a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = folder / PREDICTIONS
+    if finished.exists() and if_exists == "error":
+        raise ValueError(
+            f"{finished} exists; give another generation.output_dir, or "
+            "generation.if_exists=append or replace"
+        )
+    ours = {partial_path(folder, rank, world) for rank in range(world)}
+    for path in sorted(folder.glob(f".{PREDICTIONS}.*of*.partial")):
+        with path.open("rb") as file:
+            same = path in ours and _run_of(file.readline()) in (run, None)
+        if same:
+            continue
+        if if_exists != "replace":
+            raise ValueError(f"{path} {OTHER_RUN}")
+        path.unlink()
+    return sum(1 for _ in read_rows(finished)) if if_exists == "append" else 0
+
+
+def merge(folder: Path, world: int, expected: dict[str, int | None], start: int, keep: bool) -> int:
+    """Put the processes' rows in order, check that none is missing, and replace the predictions.
+
+    Args:
+        folder: where the predictions are.
+        world: how many processes wrote.
+        expected: rows of each dataloader, in order; None where it is not known.
+        start: the number of the first row of each.
+        keep: begin with the predictions that are there.
+
+    Returns:
+        How many rows are new.
+
+    Raises:
+        RuntimeError: a row is missing or doubled; nothing was replaced, and the parts are kept.
+    """
+    target = folder / PREDICTIONS
+    partial = folder / f".{PREDICTIONS}.{os.getpid()}.merged"
+    new = 0
+    try:
+        with partial.open("wb") as out:
+            if keep:
+                out.writelines(line_of(row) for row in read_rows(target))
+            for name, rows in expected.items():
+                number = start
+                for row in _in_turn(folder, world, name):
+                    if row["sample"] != number:
+                        raise RuntimeError(_gap(folder, name, number, row["sample"]))
+                    number += 1
+                    out.write(line_of(row))
+                if rows is not None and number != start + rows:
+                    raise RuntimeError(_gap(folder, name, number, "the end"))
+                new += number - start
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    for rank in range(world):
+        partial_path(folder, rank, world).unlink(missing_ok=True)
+    return new
+
+
+def _gap(folder: Path, name: str, number: int, found: Any) -> str:
+    return (
+        f"sample {number} of {name} should come next, and {found} does; nothing was replaced, and "
+        f"the processes' parts are still in {folder}"
+    )
+
+
+def _in_turn(folder: Path, world: int, name: str) -> Iterator[dict[str, Any]]:
+    """Rows of one dataloader, one of each process in turn, which is the order of their numbers."""
+    streams = [
+        (row for row in read_rows(partial_path(folder, rank, world)) if row["dataloader"] == name)
+        for rank in range(world)
+    ]
+    for turn in zip_longest(*streams):
+        yield from (row for row in turn if row is not None)
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file, finished or not; none if it isn't there.
+
+    Raises:
+        ValueError: a line is no row.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            row = _row(line)
+            if row is not None:
+                yield row
+            elif number or _run_of(line) is None:
+                raise ValueError(f"line {number + 1} of {path} is no row of predictions")
+
+
+def line_of(row: dict[str, Any]) -> bytes:
+    """A row as a line of JSON."""
+    return (
+        json.dumps(row, ensure_ascii=False, default=_plain).encode("utf-8", "backslashreplace")
+        + b"\n"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row: Any = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("dataloader"), str):
+        return None
+    return row if type(row.get("sample")) is int else None
+
+
+def _run_of(line: bytes) -> str | None:
+    try:
+        head = json.loads(line)
+    except ValueError:
+        return None
+    return head.get("run") if isinstance(head, dict) else None
+
+
+def _lock(file: Any, path: Path) -> None:
+    """Keep others from writing the same file; the lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(f"{path} is being written by another process; wait for it") from error
