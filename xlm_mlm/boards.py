@@ -7,8 +7,8 @@ Board = list[str]
 
 
 def is_board(cells: Board) -> bool:
-    """Whether the cells fill a square of square boxes."""
-    return bool(cells) and math.isqrt(math.isqrt(len(cells))) ** 4 == len(cells)
+    """Whether the cells fill a square of square boxes, of four cells or more each."""
+    return len(cells) >= 16 and math.isqrt(math.isqrt(len(cells))) ** 4 == len(cells)
 
 
 def draw(cells: Board) -> list[str]:
@@ -41,18 +41,21 @@ def draw(cells: Board) -> list[str]:
 def board_of(texts: Sequence[str], blanks: Sequence[str] = ()) -> list[int] | None:
     """The places of a board's cells among a row's tokens, row by row of the board.
 
-    A cell is a digit or a blank; everything else, such as BOS, is around the board.
+    A cell is a digit or a blank. Everything else, such as BOS, must be around the board: what is
+    among its digits, as in a text, would not be shown.
 
     Args:
         texts: what each token of the row reads as.
         blanks: texts that stand for an empty cell, such as the mask token's.
 
     Returns:
-        None if the cells fill no square of square boxes, or hold more kinds of digits than the
-        board has cells in a row.
+        None if the cells fill no square of square boxes, hold more kinds of digits than the board
+        has cells in a row, or do not follow one another.
     """
     places = [i for i, text in enumerate(texts) if text.isdigit() or text in blanks]
     kinds = {texts[i] for i in places} - set(blanks)
     if not is_board([texts[i] for i in places]) or len(kinds) > math.isqrt(len(places)):
+        return None
+    if places[-1] - places[0] != len(places) - 1:
         return None
     return places

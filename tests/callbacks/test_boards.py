@@ -6,7 +6,7 @@ import pytest
 import torch
 from xlm.datamodule import SimpleSpaceTokenizer
 
-from xlm_mlm.callbacks.boards import BoardPrinter, draw, side_by_side
+from xlm_mlm.callbacks.boards import BoardPrinter, side_by_side
 
 TOKENIZER = SimpleSpaceTokenizer.for_numbers(5)
 MASK, BOS, EOS = TOKENIZER.mask_token_id, TOKENIZER.bos_token_id, TOKENIZER.eos_token_id
@@ -37,32 +37,6 @@ def batch_of(*answers):
         "target_ids": torch.tensor([framed(GRID)] * len(answers)),
     }
     return {"ids": torch.tensor([framed(answer) for answer in answers])}, batch
-
-
-def test_a_board_is_ruled_into_boxes():
-    assert draw([str(d) for d in GRID]) == [
-        " 1 2 | 3 4 ",
-        " 3 4 | 1 2 ",
-        "-----+-----",
-        " 2 1 | 4 3 ",
-        " 4 3 | 2 1 ",
-    ]
-
-
-def test_larger_boards_are_drawn_whole():
-    nine = draw([str(number % 9 + 1) for number in range(81)])
-    assert len(nine) == 9 + 2
-    assert nine[:4] == [" 1 2 3 | 4 5 6 | 7 8 9 "] * 3 + ["-------+-------+-------"]
-    sixteen = draw([str(number % 16 + 1) for number in range(256)])
-    assert len(sixteen) == 16 + 3
-    assert sixteen[0].split("|")[1:3] == ["  5  6  7  8 ", "  9 10 11 12 "]
-    assert len({len(line) for line in sixteen}) == 1
-
-
-@pytest.mark.parametrize("count", [0, 15, 25, 36, 82])
-def test_no_board(count):
-    with pytest.raises(ValueError, match=f"has {count} cells; it must have 16, 81"):
-        draw(["1"] * count)
 
 
 def test_puzzle_stands_beside_answer():
