@@ -137,11 +137,12 @@ def test_bad_targets_are_refused_and_leave_nothing(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         write_png(board(), tmp_path / "no" / "a.png")
 
-    def full(self, file, **options):
-        Path(file).write_bytes(b"half")
+    def full(self, data):
+        with open(self, "wb") as half:
+            half.write(data[:100])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         write_png(board(), tmp_path / "a.png")
     assert os.listdir(tmp_path) == []

@@ -6,16 +6,18 @@ filled since the one before is ringed. Letters shrink so that a text is at most 
 where the smallest are too tall, the text is cut, and the number of tokens left out is shown.
 """
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xlm_mlm.history.files import write_whole
 from xlm_mlm.history.trace import Trace
 from xlm_mlm.report import colours
 from xlm_mlm.report.canvas import Canvas, text_width
 from xlm_mlm.report.drawing import Drawing
-from xlm_mlm.report.writing import write_whole
+from xlm_mlm.report.targets import check_target
 
 MARGIN = 16
 TOP = 56  # where the sequence begins
@@ -42,7 +44,8 @@ def write_gif(trace: Trace, path: str | Path) -> None:
         FileNotFoundError: there is no such folder.
         OSError: the file cannot be written.
     """
-    write_whole(path, ".gif", lambda partial: _write(trace, partial))
+    path = check_target(path, ".gif")
+    write_whole(path, _gif(trace))
 
 
 def states_of(passes: int) -> list[int]:
@@ -67,7 +70,7 @@ def left_of(drawing: Drawing, width: int) -> int:
     return (width - drawing.layout.width) // 2 if drawing.layout.side else edge
 
 
-def _write(trace: Trace, path: Path) -> None:
+def _gif(trace: Trace) -> bytes:
     from PIL import Image
 
     # A board has room for letters of twice the size.
@@ -80,17 +83,18 @@ def _write(trace: Trace, path: Path) -> None:
     for since, state in zip([0, *states], states, strict=False):
         pixels = _frame(canvas, drawing, state, since)
         pictures.append(Image.fromarray(pixels.astype("u1"), mode="P"))
-    _save(pictures, canvas.palette, path)
+    return _encoded(pictures, canvas.palette)
 
 
-def _save(pictures: list[Any], palette: list[colours.Colour], path: Path) -> None:
+def _encoded(pictures: list[Any], palette: list[colours.Colour]) -> bytes:
     # The last colour stands for what is as it was in the frame before, which packs well.
     flat = bytes(byte for colour in (*palette, _UNCHANGED) for byte in colour)
     for picture in pictures:
         picture.putpalette(flat)
     # Frames that equal the one before would be dropped; the line of text above differs always.
+    data = BytesIO()
     pictures[0].save(
-        path,
+        data,
         format="GIF",
         save_all=True,
         append_images=pictures[1:],
@@ -101,6 +105,7 @@ def _save(pictures: list[Any], palette: list[colours.Colour], path: Path) -> Non
         transparency=len(palette),
         disposal=1,
     )
+    return data.getvalue()
 
 
 def _blank(drawing: Drawing) -> Canvas:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from xlm_mlm.history.files import write_whole
 from xlm_mlm.history.trace import Trace
 from xlm_mlm.report import colours
 from xlm_mlm.report.canvas import Canvas, drawable
 from xlm_mlm.report.drawing import Drawing
-from xlm_mlm.report.writing import write_whole
+from xlm_mlm.report.targets import check_target
 from xlm_mlm.visible import readable
 
 WIDTH, MARGIN, TOP = 1600, 40, 110  # pixels; TOP is where the sequence begins
@@ -40,16 +42,19 @@ def write_png(trace: Trace, path: str | Path) -> None:
         FileNotFoundError: there is no such folder.
         OSError: the file cannot be written.
     """
-    write_whole(path, ".png", lambda partial: _write(trace, partial))
+    path = check_target(path, ".png")
+    write_whole(path, _png(trace))
 
 
-def _write(trace: Trace, path: Path) -> None:
+def _png(trace: Trace) -> bytes:
+    data = BytesIO()
     drawing = Drawing(trace, scale=2, width=WIDTH - 2 * MARGIN)
     with _defaults():
         figure = _Figure(drawing)
         figure.draw()
         # The version of matplotlib would be the only thing that differs between two machines.
-        figure.figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+        figure.figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})
+    return data.getvalue()
 
 
 @contextmanager
