@@ -1,15 +1,11 @@
 """Composes experiments as `xlm` does, and runs them on made-up rows."""
 
-from pathlib import Path
+from functools import partial
 
 import pytest
-import xlm
-from hydra import compose, initialize_config_dir
+from composing import composed
 from made_up_rows import raw_rows, write_sudoku_csv
-from omegaconf import DictConfig
 from xlm.utils.omegaconf_resolvers import dummy_resolvers
-
-HOST = Path(xlm.__file__).parent / "configs" / "lightning_train"
 
 # The smallest network of the same kind, one optimizer step, one batch a loader, no processes.
 SHRUNK = (
@@ -35,32 +31,10 @@ SHRUNK = (
 )
 
 
-@pytest.fixture(scope="session")
-def _host_command():
-    """The module behind `xlm`: importing it registers the host's resolvers and search path."""
-    from xlm.commands import lightning_main
-
-    return lightning_main
-
-
 @pytest.fixture
-def compose_experiment(_host_command, tmp_path):
+def compose_experiment(tmp_path):
     """A function from an experiment's name and further overrides to its config."""
-
-    def composed(name: str, *overrides: str) -> DictConfig:
-        fixed = [
-            f"experiment={name}",
-            "job_name=test",
-            "job_type=train",
-            f"paths.log_dir={tmp_path}/logs",
-            # Hydra itself fills these two in, in a real run.
-            f"paths.run_dir={tmp_path}/run",
-            f"paths.work_dir={tmp_path}",
-        ]
-        with initialize_config_dir(str(HOST), version_base="1.3"):
-            return compose("config", [*fixed, *overrides])
-
-    return composed
+    return partial(composed, tmp_path)
 
 
 @pytest.fixture

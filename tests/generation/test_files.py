@@ -1,0 +1,177 @@
+"""Unfinished files are taken up at a whole batch, wherever torn; merging misses nothing."""
+
+import json
+
+import pytest
+import torch
+
+from xlm_mlm.generation.files import (
+    PREDICTIONS,
+    PartialFile,
+    line_of,
+    merge,
+    partial_path,
+    prepare,
+    read_rows,
+)
+
+
+def row(sample, name="a", **more):
+    return {"sample": sample, "dataloader": name, "text": f"text {sample}\n\u2028é"} | more
+
+
+def opened(folder, rank=0, world=1, run="r", sizes=None):
+    return PartialFile(folder, rank, world, run, sizes or {"a": 3, "b": 2})
+
+
+def filled(folder, batches, **where):
+    part = opened(folder, **where)
+    for batch in batches:
+        part.write(batch)
+    part.close()
+    return part.path
+
+
+BATCHES = [
+    [row(0), row(1), row(2)],
+    [row(3), row(4), row(5)],
+    [row(6)],  # the loader's last, short
+    [row(0, "b"), row(1, "b")],
+    [row(2, "b"), row(3, "b")],
+]
+
+
+def test_a_file_torn_anywhere_is_taken_up_at_a_whole_batch(tmp_path):
+    path = filled(tmp_path, BATCHES)
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    ends = [sum(map(len, lines[: n + 1])) for n in range(len(lines))]
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        part = opened(tmp_path)
+        part.close()
+        rows = [
+            json.loads(line) for line, end in zip(lines[1:], ends[1:], strict=True) if end <= length
+        ]
+        kept = {}
+        for name, size in (("a", 3), ("b", 2)):
+            count = sum(r["dataloader"] == name for r in rows)
+            # A loader that others follow is complete, its short batch included.
+            complete = name == "a" and any(r["dataloader"] == "b" for r in rows)
+            if kept_rows := count if complete else count // size * size:
+                kept[name] = kept_rows
+        assert part.done == kept, length
+        assert path.read_bytes() == b"".join(lines[: 1 + sum(kept.values())])
+
+
+def test_going_on_gives_the_same_file(tmp_path):
+    path = filled(tmp_path, BATCHES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    filled(tmp_path, BATCHES[-1:])
+    assert path.read_bytes() == whole
+
+
+def test_what_stands_behind_a_torn_line_is_dropped(tmp_path):
+    path = filled(tmp_path, BATCHES[:1])
+    with path.open("ab") as file:
+        file.write(b'{"sample": 3, "da\n' + line_of(row(4)) + line_of(row(5)))
+    assert opened(tmp_path).done == {"a": 3}
+
+
+def test_another_runs_file_is_left_alone(tmp_path):
+    path = filled(tmp_path, BATCHES)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="other options.*if_exists=replace"):
+        opened(tmp_path, run="other")
+    assert path.read_bytes() == before
+
+
+def test_two_processes_cannot_write_one_file(tmp_path):
+    first = opened(tmp_path)
+    with pytest.raises(ValueError, match="being written by another process"):
+        opened(tmp_path)
+    first.close()
+    opened(tmp_path).close()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 12])
+@pytest.mark.parametrize("start", [0, 4])
+def test_merging_puts_every_row_in_its_place(tmp_path, world, rows, start):
+    for rank in range(world):
+        part = opened(tmp_path, rank, world)
+        for name in ("a", "b"):
+            part.write(row(start + n, name) for n in range(rank, rows, world))
+        part.close()
+    assert merge(tmp_path, world, {"a": rows, "b": None}, start, keep=False) == 2 * rows
+    found = [(r["dataloader"], r["sample"]) for r in read_rows(tmp_path / PREDICTIONS)]
+    assert found == [(name, start + n) for name in ("a", "b") for n in range(rows)]
+    assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        ([[0, 2], [1, 3, 3]], "sample 4 .* and 3 does"),
+        ([[0, 4], [1, 3]], "sample 2 .* and 4 does"),
+        ([[0, 2], [1]], "sample 3 .* and the end does"),
+        ([[0, 2], [1, 3, 5]], "sample 4 .* and 5 does"),
+        ([[], [1]], "sample 0 .* and 1 does"),
+    ],
+)
+def test_gaps_and_doubles_are_found_and_nothing_is_replaced(tmp_path, ranks, message):
+    (tmp_path / PREDICTIONS).write_bytes(line_of(row(0, "old")))
+    for rank, samples in enumerate(ranks):
+        filled(tmp_path, [[row(n) for n in samples]], rank=rank, world=2)
+    with pytest.raises(RuntimeError, match=message):
+        merge(tmp_path, 2, {"a": 4}, 0, keep=False)
+    assert [r["dataloader"] for r in read_rows(tmp_path / PREDICTIONS)] == ["old"]
+    assert all(partial_path(tmp_path, rank, 2).exists() for rank in range(2))
+
+
+def test_appending_keeps_what_is_there(tmp_path):
+    (tmp_path / PREDICTIONS).write_bytes(line_of(row(0)) + line_of(row(1)))
+    start = prepare(tmp_path, 1, "r", "append")
+    assert start == 2
+    filled(tmp_path, [[row(2), row(3)]])
+    merge(tmp_path, 1, {"a": 2}, start, keep=True)
+    assert [r["sample"] for r in read_rows(tmp_path / PREDICTIONS)] == [0, 1, 2, 3]
+
+
+def test_predictions_that_are_there_are_not_touched_unless_told(tmp_path):
+    (tmp_path / PREDICTIONS).write_bytes(line_of(row(0)))
+    with pytest.raises(ValueError, match="exists; give another .*append or replace"):
+        prepare(tmp_path, 1, "r", "error")
+    assert prepare(tmp_path, 1, "r", "replace") == 0
+    assert len(list(read_rows(tmp_path / PREDICTIONS))) == 1
+
+
+def test_unfinished_files_of_another_run_are_not_touched_unless_told(tmp_path):
+    ours, other = filled(tmp_path, BATCHES), filled(tmp_path, BATCHES, rank=1, world=2, run="other")
+    with pytest.raises(ValueError, match="1of2.*other options"):
+        prepare(tmp_path, 1, "r", "error")
+    assert other.exists()
+    prepare(tmp_path, 1, "r", "replace")
+    assert ours.exists()
+    assert not other.exists()
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(ValueError, match="output_dir is .*x, which is a file"):
+        prepare(tmp_path / "x", 1, "r", "error")
+
+
+def test_a_strange_line_is_named(tmp_path):
+    path = tmp_path / PREDICTIONS
+    path.write_bytes(line_of(row(0)) + b"what\n")
+    with pytest.raises(ValueError, match="line 2 of .* is no row"):
+        list(read_rows(path))
+
+
+def test_values_are_written_plainly():
+    line = line_of(row(0, x=torch.tensor([1, 2]), y=torch.tensor(0.5), z="\ud800"))
+    assert json.loads(line)["x"] == [1, 2]
+    assert json.loads(line)["y"] == 0.5
+    assert line.count(b"\n") == 1
