@@ -157,6 +157,21 @@ def test_nothing_moves_when_a_longer_token_is_replaced():
     assert layout.boxes[7][2] - layout.boxes[7][0] >= narrow.boxes[7][2] - narrow.boxes[7][0]
 
 
+def test_words_of_bytes_stay_whole():
+    text = "a sequence of several words, as they come, " * 5 + "w" * 200 + "\nend"
+    kinds = sorted(set(text))
+    trace = made_up(["[MASK]", *kinds], [kinds.index(char) + 1 for char in text], [0], 3)
+    layout = Drawing(trace, 1, 768).layout
+    assert layout.tight
+    tops = [box[1] for box in layout.boxes]
+    for i, char in enumerate(text[:-1]):
+        longest = i >= text.index("www")
+        assert tops[i] == tops[i + 1] or char in " \n" or longest
+    assert tops[-3] > tops[-4]
+    assert max(box[2] for box in layout.boxes) <= 768
+    assert len(set(tops)) > 3
+
+
 @pytest.mark.parametrize("mask_known", [True, False])
 def test_unfinished_runs(tmp_path, mask_known):
     trace = words(mask_known=mask_known)

@@ -155,9 +155,12 @@ def test_colours_are_those_of_the_page():
         (text,) = re.findall(rf'{name}: hexes\("([0-9a-f ]+)"\)', script)
         assert [colours.css(stop) for stop in stops] == [f"#{word}" for word in text.split()]
     style = (folder / "page.css").read_text()
-    for name in ("page", "card", "line", "ink", "quiet", "link", "mask"):
+    names = {
+        name: name.upper() for name in ("page", "card", "line", "ink", "quiet", "link", "mask")
+    }
+    for name, ours in {**names, "control": "FAINT"}.items():
         (light,) = re.findall(rf"--{name}: light-dark\((#[0-9a-f]+),", style)
-        assert colours.css(getattr(colours, name.upper())) == light
+        assert colours.css(getattr(colours, ours)) == light
 
 
 def test_ink_reads_on_every_shade():

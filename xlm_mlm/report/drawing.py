@@ -1,6 +1,7 @@
 """A trace's sequence on a canvas, as a board or as text: what pictures and animations share."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +136,7 @@ class Drawing:
             ground = self.colour(number) if number else colours.CARD
             ink = colours.ink_on(ground) if number else colours.INK
             text = self._texts[int(self._x[state, place])]
+            ink = colours.FAINT if given and text == "␣" else ink
         canvas.rectangle(*box, ground)
         if given and not layout.side and not layout.tight:
             canvas.frame(*box, colours.LINE, layout.scale)
@@ -215,17 +217,34 @@ def _flow(texts: list[str], scale: int, size: int, width: int, tight: bool) -> l
     pad, gap = (scale, 0) if tight else (size // 4, 2 * scale)
     height, leading = round(1.4 * size), 4 * scale
     edge = 2 * scale
+    across = (text_width(text[:_WIDEST_TOKEN], size) + 2 * pad for text in texts)
+    widths = [min(each, width - 2 * edge) for each in across]
     x, y = edge, edge
-    boxes = []
-    for text in texts:
-        across = min(text_width(text[:_WIDEST_TOKEN], size) + 2 * pad, width - 2 * edge)
-        if x > edge and x + across > width - edge:
-            x, y = edge, y + height + leading
-        boxes.append((x, y, x + across, y + height))
-        x += across + gap
-        if text.endswith("↵"):
-            x, y = edge, y + height + leading
+    boxes: list[Box] = []
+    for word in _words(texts, "␣↵" if tight else ""):
+        whole = sum(widths[i] + gap for i in word) - gap
+        room = width - edge - x
+        broken = x > edge and room < whole <= width - 2 * edge
+        for i in word:
+            if broken or (x > edge and x + widths[i] > width - edge):
+                x, y, broken = edge, y + height + leading, False
+            boxes.append((x, y, x + widths[i], y + height))
+            x += widths[i] + gap
+            if texts[i].endswith("↵"):
+                x, y = edge, y + height + leading
     return boxes
+
+
+def _words(texts: list[str], ends: str) -> Iterator[list[int]]:
+    """Runs of tokens that should stay on one line: up to one of `ends`; each alone if none."""
+    word: list[int] = []
+    for i, text in enumerate(texts):
+        word.append(i)
+        if not ends or text in ends:
+            yield word
+            word = []
+    if word:
+        yield word
 
 
 def _ring(canvas: Canvas, box: Box, layout: Layout) -> None:
