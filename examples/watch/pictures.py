@@ -34,7 +34,7 @@ SUDOKU = Path("logs/quickstart")
 TEXT = Path("logs/topics")
 TOPICS = Path(__file__).parents[1] / "local_text" / "pydoc_topics.py"
 BLANK = "_"
-# Of a sentence that the text model saw in training, a third is blanked.
+# Near the first sentence of the topic "for".
 SENTENCE = (
     'The "f_r" st_te_ent is us_d to iter_t_ over the elem_n__ of a se_u__ce '
     "(such as a str___, tup__ or list) or other iter_ble obj___."

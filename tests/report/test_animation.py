@@ -128,6 +128,15 @@ def test_a_long_trace_is_thinned_out_and_bounded(tmp_path):
             assert found == ramp[round((number - 1) / 255 * 47)]
 
 
+@pytest.mark.parametrize("passes", [48, 49, 128])
+def test_a_palette_holds_all_colours(tmp_path, passes):
+    trace = made_up(["[MASK]", *"ab ", "word"], [1, 2, 3, 4] * 50, range(8), passes)
+    frames, _, _ = written(trace, tmp_path)
+    packed = frames[-1].astype("u4") @ np.array([65536, 256, 1], dtype="u4")
+    seen = np.unique(packed)
+    assert 150 < len(seen) < 256
+
+
 @pytest.mark.parametrize("passes", [0, 1, 2, 58, 59, 60, 61, 256, 100_000])
 def test_states_are_spread_evenly(passes):
     states = states_of(passes)

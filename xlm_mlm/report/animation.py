@@ -10,8 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xlm_mlm.history.files import write_whole
 from xlm_mlm.history.trace import Trace
 from xlm_mlm.report import colours
@@ -25,6 +23,7 @@ FRAMES = 60
 _SHADES = 48
 _WIDTH = 800
 _SIZE = 15
+_RAMP = 144  # pixels; blocks of colour for 48 passes are 3 wide
 _UNCHANGED = (255, 0, 255)  # no ramp has it
 # Milliseconds; the states between the first and the last share _ALL.
 _FIRST, _LAST, _ALL, _SHORTEST, _LONGEST = 1000, 3000, 9000, 80, 700
@@ -81,8 +80,10 @@ def _gif(trace: Trace) -> bytes:
     canvas = _blank(drawing)
     pictures = []
     for since, state in zip([0, *states], states, strict=False):
-        pixels = _frame(canvas, drawing, state, since)
-        pictures.append(Image.fromarray(pixels.astype("u1"), mode="P"))
+        _redraw(canvas, drawing, state, since)
+        height, width = canvas.pixels.shape
+        data = canvas.pixels.astype("u1").tobytes()
+        pictures.append(Image.frombytes("P", (width, height), data))
     return _encoded(pictures, canvas.palette)
 
 
@@ -116,7 +117,7 @@ def _blank(drawing: Drawing) -> Canvas:
     return canvas
 
 
-def _frame(canvas: Canvas, drawing: Drawing, state: int, since: int) -> np.ndarray:
+def _redraw(canvas: Canvas, drawing: Drawing, state: int, since: int) -> None:
     layout, trace = drawing.layout, drawing.trace
     width = canvas.pixels.shape[1]
     canvas.rectangle(0, 0, width, TOP + layout.height + 4, colours.CARD)
@@ -129,22 +130,13 @@ def _frame(canvas: Canvas, drawing: Drawing, state: int, since: int) -> np.ndarr
     canvas.text(MARGIN, middle, left, 20, colours.INK, colours.CARD, bold=True)
     canvas.text(width - MARGIN, middle, right, _SIZE, colours.QUIET, colours.CARD, "right")
     drawing.paint(canvas, state, left_of(drawing, width), TOP, since)
-    return canvas.pixels.copy()
 
 
 def _legend(canvas: Canvas, drawing: Drawing, top: int) -> None:
     """The colours of the passes, and what the other looks mean."""
-    middle = top + 10
-    low, high = "filled in pass 1", str(drawing.passes)
-    x = MARGIN
-    canvas.text(x, middle, low, 13, colours.QUIET, colours.CARD)
-    x += text_width(low, 13) + 8
-    steps = max(min(drawing.passes, 48), 1)
-    for i in range(144):
-        number = 1 + (i * steps // 144) * max(drawing.passes - 1, 0) // max(steps - 1, 1)
-        canvas.rectangle(x + i, top + 3, x + i + 1, top + 17, drawing.colour(number))
-    canvas.text(x + 152, middle, high, 13, colours.QUIET, colours.CARD)
-    x, middle = MARGIN, middle + 28
+    if drawing.passes:
+        _ramp(canvas, drawing, top)
+    x, middle = MARGIN, top + 38
     for look in ("masked", "given", "just filled"):
         box = (x, middle - 8, x + 16, middle + 8)
         canvas.rectangle(*box, colours.MASK if look == "masked" else colours.CARD)
@@ -153,3 +145,16 @@ def _legend(canvas: Canvas, drawing: Drawing, top: int) -> None:
             canvas.frame(*box, colours.INK if fresh else colours.LINE, 2 if fresh else 1)
         canvas.text(x + 24, middle, look, 13, colours.QUIET, colours.CARD)
         x += 24 + text_width(look, 13) + 20
+
+
+def _ramp(canvas: Canvas, drawing: Drawing, top: int) -> None:
+    label = "filled in pass 1"
+    x = MARGIN + text_width(label, 13) + 8
+    canvas.text(MARGIN, top + 10, label, 13, colours.QUIET, colours.CARD)
+    blocks = min(drawing.passes, _SHADES)
+    for i in range(_RAMP):
+        share = i * blocks // _RAMP / max(blocks - 1, 1)
+        colour = drawing.colour(1 + share * (drawing.passes - 1))
+        canvas.rectangle(x + i, top + 3, x + i + 1, top + 17, colour)
+    last = str(drawing.passes)
+    canvas.text(x + _RAMP + 8, top + 10, last, 13, colours.QUIET, colours.CARD)
