@@ -1,14 +1,12 @@
 """`job_type=mlm_generate`: predict the rows of an experiment's prediction dataloaders."""
 
 import logging
-import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from xlm.utils.model_loading import load_model_for_inference
 from xlm_mlm.checkpoints import Checkpoint, read_checkpoint
 from xlm_mlm.generation.files import META, PREDICTIONS, PartialFile, merge, prepare, read_rows
 from xlm_mlm.generation.options import GenerationOptions, choose_device, read_options
+from xlm_mlm.generation.processes import Processes, joined
 from xlm_mlm.generation.provenance import identity, resolved, versions, write_meta
 from xlm_mlm.generation.rows import count_rows, rows_of_rank, seed_batch
 from xlm_mlm.history_mlm import HistoryTopKPlugin
@@ -30,52 +29,6 @@ from xlm_mlm.history_mlm import HistoryTopKPlugin
 logger = logging.getLogger(__name__)
 
 HISTORY_K = 5
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among those of the run, as torchrun numbers them."""
-
-    rank: int
-    local_rank: int
-    world: int
-
-    @classmethod
-    def from_environment(cls) -> "Processes":
-        """Read RANK, LOCAL_RANK and WORLD_SIZE; one process if there are none."""
-        numbers = (os.environ.get(n) for n in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-        rank, local_rank, world = (int(each) if each else None for each in numbers)
-        return cls(rank or 0, (local_rank if local_rank is not None else rank) or 0, world or 1)
-
-    def wait(self) -> None:
-        """Wait until all have come here.
-
-        Raises:
-            RuntimeError: one of them has ended.
-        """
-        if self.world == 1:
-            return
-        try:
-            torch.distributed.barrier()
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"another process of the {self.world} ended early; see its message, then run the "
-                "same command again: it goes on where each process stopped"
-            ) from error
-
-
-@contextmanager
-def _joined(processes: Processes) -> Iterator[None]:
-    """Join the other processes; rows don't cross, so the CPU's backend will do."""
-    if processes.world == 1 or torch.distributed.is_initialized():
-        yield
-        return
-    # As long as the slowest takes: one that ends is noticed at once.
-    torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def run(cfg: DictConfig) -> Path:
@@ -90,11 +43,11 @@ def run(cfg: DictConfig) -> Path:
         RuntimeError: another process ended early.
         OSError: a file can't be written.
     """
-    options = read_options(cfg)
-    processes = Processes.from_environment()
-    device = choose_device(options.device, processes.local_rank)
-    checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
-    with _joined(processes):
+    # First of all, so that an error of one is noticed by the others.
+    with joined() as processes:
+        options = read_options(cfg)
+        device = choose_device(options.device, processes.local_rank)
+        checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
         return _Run(cfg, options, processes, device, checkpoint).run()
 
 
