@@ -1,0 +1,337 @@
+"""Filling the blanks of texts with a saved model, and saying how sure it was."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Integer
+from torch import Tensor
+
+from xlm_mlm.checkpoints import Weights, read_checkpoint
+from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.decoding.recording import HistoryPluginBase
+from xlm_mlm.generation.options import choose_device
+from xlm_mlm.predictor_mlm import MLMPredictor
+from xlm_mlm.rebuild import Saved, load, rebuild
+from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
+
+MASK = "[MASK]"
+_OPTIONS = ("confidence", "threshold", "confidence_temperature", "temperature", "top_k", "top_p")
+# Of drawn candidates some are equal; so many rounds are made to find as many as were asked for.
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A token that was put in a blank.
+
+    Attributes:
+        position: its place among the text's tokens, from 0.
+        token_id: which token.
+        token: what it reads as.
+        p: the model's probability of it in the pass that chose it.
+        step: that pass, from 1.
+    """
+
+    position: int
+    token_id: int
+    token: str
+    p: float
+    step: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to fill a text.
+
+    Attributes:
+        text: the whole text.
+        score: the sum of the chosen tokens' log-probabilities, in nats.
+        tokens: what was filled, by position.
+    """
+
+    text: str
+    score: float
+    tokens: list[Filled]
+
+
+@dataclass(frozen=True)
+class View:
+    """The tokens of a text after a pass.
+
+    Attributes:
+        step: passes so far; 0 before the first.
+        ids: the tokens, masks included, without the BOS and EOS that were put around them.
+        p: of each filled token, its probability in the pass that chose it; None elsewhere.
+        new: the positions filled in this pass.
+    """
+
+    step: int
+    ids: list[int]
+    p: list[float | None]
+    new: list[int]
+
+
+class Filler:
+    """A model with its tokenizer, ready to fill texts.
+
+    Args:
+        saved: model and tokenizer.
+        weights: which the model has, for the record.
+        device: as in `xlm_mlm.generation.options.choose_device`.
+        options: of the predictor, instead of the saved ones: `confidence`, `threshold`,
+            `confidence_temperature`, `temperature`, `top_k`, `top_p`, `max_steps`.
+        frame: put BOS and EOS around a text; as in training if None.
+
+    Raises:
+        ValueError: an option is out of range, or the tokenizer has no mask token.
+    """
+
+    def __init__(
+        self,
+        saved: Saved,
+        weights: str = "as saved",
+        device: str = "auto",
+        options: dict[str, Any] | None = None,
+        frame: bool | None = None,
+    ) -> None:
+        self.tokenizer, self.weights = saved.tokenizer, weights
+        self.device = choose_device(device)
+        self.model = saved.model.to(self.device).eval()
+        self.mask_id = require_token_id(self.tokenizer, "mask", "find the blanks")
+        kept = {key: saved.predictor.get(key) for key in _OPTIONS if key in saved.predictor}
+        given = {key: value for key, value in (options or {}).items() if value is not None}
+        # One of the two ways to shape the draw replaces the other.
+        if "top_p" in given:
+            kept.pop("top_k", None)
+        if "top_k" in given:
+            kept.pop("top_p", None)
+        self.options = {"max_steps": saved.predictor.get("max_steps", 32)} | kept | given
+        self.before = self._special("bos") if (saved.add_bos if frame is None else frame) else []
+        self.after = self._special("eos") if (saved.add_eos if frame is None else frame) else []
+        self._predictor(0)  # refuses bad options now
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, weights: Weights = "auto", trust: bool = False, **more: Any
+    ) -> "Filler":
+        """Load a training checkpoint, or a folder that `xlm-mlm save` wrote.
+
+        Args:
+            path: the file or folder.
+            weights: of a checkpoint: `raw`, `ema`, or `auto`: the EMA weights if it has them.
+            trust: make whatever classes the saved config names.
+            more: `device`, `options` and `frame`, as above.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it can't be read, or names a class that is not on the list.
+        """
+        path = Path(path)
+        if path.is_dir():
+            if weights != "auto":
+                raise ValueError(
+                    f"weights is {weights!r}, and {path} holds one kind only; leave it at auto"
+                )
+            return cls(load(path, trust), **more)
+        checkpoint = read_checkpoint(path)
+        try:
+            saved = rebuild(checkpoint.config, trust)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return cls(saved, checkpoint.apply(saved.model, weights), **more)
+
+    def fill(
+        self,
+        text: str,
+        candidates: int = 1,
+        *,
+        seed: int = 0,
+        max_new_tokens: int = 0,
+        watch: Callable[[View], None] | None = None,
+    ) -> list[Candidate]:
+        """Fill every blank of a text.
+
+        One blank: the most probable tokens, exactly. Several: one greedy way, and others drawn
+        from the model, each different, best score first.
+
+        Args:
+            text: with the tokenizer's mask token, or `[MASK]`, for each blank.
+            candidates: how many ways, at most.
+            seed: of the draws.
+            max_new_tokens: blanks to put behind the text.
+            watch: called before the first pass and after each of the greedy way.
+
+        Returns:
+            At least one candidate; fewer than asked for if no more were found.
+
+        Raises:
+            ValueError: the text has no blank, is too long, or holds what the tokenizer lacks.
+        """
+        require_int("candidates", candidates, 1)
+        row = self._row(text, require_int("max_new_tokens", max_new_tokens, 0))
+        observer = _Observer(self, watch)
+        found = {tuple(row): c for row, c in self._greedy(row, seed, observer)}
+        if candidates > 1:
+            blanks = int((row == self.mask_id).sum())
+            found |= self._ranked(row, candidates) if blanks == 1 else {}
+            for drawn in range(_ROUNDS if blanks > 1 else 0):
+                if len(found) >= candidates:
+                    break
+                for key, one in self._drawn(row, candidates, seed, drawn):
+                    found.setdefault(tuple(key), one)
+        best = sorted(found.values(), key=lambda each: -each.score)
+        return best[:candidates]
+
+    def texts(self) -> list[str]:
+        """What each token id reads as."""
+        from xlm_mlm.history.vocabulary import texts_of
+
+        if not hasattr(self, "_texts"):
+            self._texts = texts_of(self.tokenizer)
+        return self._texts
+
+    def _special(self, name: str) -> list[int]:
+        return [require_token_id(self.tokenizer, name, "frame a text as in training")]
+
+    def _row(self, text: str, new: int) -> Integer[Tensor, "L"]:
+        mask = self.tokenizer.mask_token
+        if mask != MASK:
+            text = text.replace(MASK, mask)
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids += [self.mask_id] * new
+        if self.mask_id not in ids:
+            raise ValueError(
+                f"the text {text!r} has no blank; put {mask} where a token is to be filled in"
+            )
+        # A text that goes on has not ended.
+        row = [*self.before, *ids, *([] if new else self.after)]
+        longest = getattr(self.model, "max_length", None)
+        if isinstance(longest, int) and len(row) > longest:
+            raise ValueError(f"the text has {len(row)} tokens; the model takes {longest}")
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:
+            raise ValueError(
+                f"the text {text!r} holds something that the tokenizer has no token for (token "
+                f"{ids.index(unknown)} became {self.tokenizer.unk_token})"
+            )
+        return torch.tensor(row)
+
+    def _predictor(self, seed: int, **options: Any) -> MLMPredictor:
+        return MLMPredictor(
+            tokenizer=self.tokenizer,
+            model=self.model,
+            seed=seed,
+            skip_special_tokens=False,
+            **(self.options | options),
+        )
+
+    def _greedy(self, row: Tensor, seed: int, observer: "_Observer") -> Any:
+        greedy = {"temperature": 0.0, "top_k": None, "top_p": None}
+        return self._run(self._predictor(seed, **greedy), row[None], observer)
+
+    def _drawn(self, row: Tensor, count: int, seed: int, number: int) -> Any:
+        # A model that was saved to be greedy is drawn from as it is.
+        warm = {} if self.options.get("temperature", 1.0) else {"temperature": 1.0}
+        one = self._predictor(seed, **warm)
+        first = 1 + number * count
+        return self._run(one, row.expand(count, -1), _Observer(self, None), first)
+
+    def _run(
+        self, predictor: MLMPredictor, rows: Tensor, observer: "_Observer", first: int = 0
+    ) -> list[tuple[list[int], Candidate]]:
+        predictor.history = observer
+        batch: MLMBatch = {
+            "input_ids": rows.to(self.device),
+            "attention_mask": torch.ones_like(rows, dtype=torch.bool, device=self.device),
+            "target_ids": None,
+            "sample_ids": torch.arange(first, first + len(rows)),
+        }
+        ids = predictor.predict(batch)["ids"].tolist()
+        return [(row, self.candidate(row, observer.filled[n])) for n, row in enumerate(ids)]
+
+    def _ranked(self, row: Tensor, count: int) -> dict[tuple[int, ...], Candidate]:
+        """The most probable tokens of the only blank."""
+        from xlm_mlm.model_mlm import call_model
+
+        place = int((row == self.mask_id).nonzero())
+        with torch.inference_mode():
+            valid = torch.ones_like(row[None], dtype=torch.bool)
+            x = row[None].to(self.device)
+            logits = call_model(self.model, x, valid.to(self.device))[0, place].float()
+            logits[self.mask_id] = -torch.inf
+            best = logits.softmax(-1).topk(min(count, len(logits) - 1))
+        found = {}
+        for p, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            filled = row.clone()
+            filled[place] = token
+            ids = filled.tolist()
+            found[tuple(ids)] = self.candidate(ids, {place: (token, p, 1)})
+        return found
+
+    def candidate(self, row: list[int], filled: dict[int, tuple[int, float, int]]) -> Candidate:
+        """What was filled, as the user sees it: without the frame."""
+        texts, shift = self.texts(), len(self.before)
+        tokens = [
+            Filled(place - shift, token, _text(texts, token), p, step)
+            for place, (token, p, step) in sorted(filled.items())
+        ]
+        score = sum(math.log(each.p) if each.p > 0 else -math.inf for each in tokens)
+        return Candidate(self.text_of(self.inner(row)), score, tokens)
+
+    def inner(self, row: list[int]) -> list[int]:
+        """A row without the BOS and EOS that were put around the text."""
+        row = row[len(self.before) :]
+        return row[: -len(self.after)] if self.after and row[-1:] == self.after else row
+
+    def text_of(self, ids: list[int]) -> str:
+        """Tokens as text, special tokens included."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+class _Observer(HistoryPluginBase):
+    """Notes of each row what was filled, with what probability, in which pass."""
+
+    def __init__(self, filler: Filler, watch: Callable[[View], None] | None) -> None:
+        self.filler, self.watch = filler, watch
+        self.filled: list[dict[int, tuple[int, float, int]]] = []
+        self._steps = 0
+
+    def begin(self, step_results: MLMStepResults) -> None:
+        self.filled = [{} for _ in step_results["x"]]
+        self._show(step_results, [])
+
+    def update_history(self, step_results: MLMStepResults) -> None:
+        self._steps += 1
+        logits, x = step_results["logits"], step_results["x"]
+        assert logits is not None
+        new: list[int] = []
+        for row, place in step_results["filled"].nonzero().tolist():
+            token = int(x[row, place])
+            p = float(logits[row, place].float().softmax(-1)[token])
+            self.filled[row][place] = (token, p, self._steps)
+            if row == 0:
+                new.append(place)
+        self._show(step_results, new)
+
+    def _show(self, step_results: MLMStepResults, new: list[int]) -> None:
+        if self.watch is None:
+            return
+        shift = len(self.filler.before)
+        ids = self.filler.inner(step_results["x"][0].tolist())
+        known = self.filled[0]
+        p = [known[n + shift][1] if n + shift in known else None for n in range(len(ids))]
+        self.watch(View(self._steps, ids, p, [place - shift for place in new]))
+
+    def reset(self) -> None:
+        self._steps = 0
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        return [{"fid": ""} for _ in self.filled]
+
+
+def _text(texts: list[str], token: int) -> str:
+    return texts[token] if token < len(texts) else f"#{token}"

@@ -1,0 +1,259 @@
+"""Tokenizers and models rebuilt from a saved config, which may come from a stranger.
+
+A config names classes. Only those listed here are called, with plain values; whoever trusts the
+config may allow any. Nothing is fetched from a network, and no code of a repository is run,
+unless trusted.
+"""
+
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SPECIFICATION = "tokenizer_spec.json"
+FORMAT = 1
+_TOKENIZER_FOLDER = "tokenizer"
+
+MODELS = {
+    "xlm_mlm.model_mlm.RotaryTransformerMLMModel": "xlm_mlm.model_mlm.RotaryTransformerMLMModel",
+    # The field's package of the same family: same keys, same shapes, same options.
+    "mlm.model_mlm.RotaryTransformerMLMModel": "xlm_mlm.model_mlm.RotaryTransformerMLMModel",
+}
+_FROM_FILES = (
+    "xlm.datamodule.BertTokenizerFast.from_pretrained",
+    "xlm.datamodule.EsmTokenizer.from_pretrained",
+    "xlm.datamodule.GPT2TokenizerFast.from_pretrained",
+    "xlm.datamodule.load_auto_tokenizer",
+)
+"""Those that would ask the hub for what is not on this machine."""
+
+TOKENIZERS = (
+    "xlm_mlm.data.tokenizers.ByteTokenizer",
+    "xlm_mlm.data.tokenizers.load_tokenizer",
+    "xlm.datamodule.SimpleSpaceTokenizer",
+    "xlm.datamodule.SimpleSpaceTokenizer.for_numbers",
+    *_FROM_FILES,
+)
+_OF_TOKENIZER = re.compile(r"\$\{tokenizer:\s*(full_vocab_size|vocab_size|[a-z]+_token_id)\s*\}")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is needed to use a model on texts.
+
+    Attributes:
+        model: the network, with the weights of a `save_pretrained` folder or still random.
+        tokenizer: as it was in training.
+        tokenizer_config: what it was made of.
+        predictor: the predictor's saved options.
+        add_bos: whether training rows began with BOS.
+        add_eos: whether they ended with EOS.
+    """
+
+    model: Any
+    tokenizer: Any
+    tokenizer_config: Mapping[str, Any]
+    predictor: dict[str, Any] = field(default_factory=dict)
+    add_bos: bool = False
+    add_eos: bool = False
+
+
+def rebuild(config: Mapping[str, Any], trust: bool = False) -> Saved:
+    """Rebuild tokenizer and model from the config in a training checkpoint.
+
+    Args:
+        config: as the host saves it.
+        trust: call whatever classes it names.
+
+    Raises:
+        ValueError: it names a class that is not on the list, or lacks what is needed.
+    """
+    components = config.get("global_components")
+    made_of = components.get("tokenizer") if isinstance(components, Mapping) else None
+    model = config.get("model")
+    if not isinstance(made_of, Mapping) or not isinstance(model, Mapping):
+        raise ValueError(
+            "the checkpoint's config has no global_components.tokenizer or no model, so that they "
+            "can't be rebuilt; it must be a training checkpoint of the host"
+        )
+    tokenizer = build_tokenizer(made_of, trust)
+    collator = _collator(config)
+    return Saved(
+        model=_call(model, MODELS, "model", trust, tokenizer),
+        tokenizer=tokenizer,
+        tokenizer_config=made_of,
+        predictor=_options(config.get("predictor")),
+        add_bos=collator.get("add_bos") is True,
+        add_eos=collator.get("add_eos") is True,
+    )
+
+
+def build_tokenizer(config: Mapping[str, Any], trust: bool = False) -> Any:
+    """Make a tokenizer from its config.
+
+    Raises:
+        ValueError: its class is not on the list, or it can't be made.
+    """
+    config = dict(config)
+    target = config.get("_target_")
+    if not trust:
+        if config.get("trust_remote_code"):
+            raise ValueError(
+                f"the tokenizer {target} wants trust_remote_code={config['trust_remote_code']!r}, "
+                "which runs code of its repository; --trust allows it"
+            )
+        if target in _FROM_FILES:
+            config["local_files_only"] = True
+    # The host's default for tokenizers that have a name, left behind by those that have none.
+    if config.get("pretrained_model_name_or_path", "") is None:
+        del config["pretrained_model_name_or_path"]
+    allowed = {name: name for name in TOKENIZERS}
+    return _call(config, allowed, "tokenizer", trust, None)
+
+
+def save(saved: Saved, folder: str | Path) -> None:
+    """Write the model with `save_pretrained`, and beside it what makes its tokenizer.
+
+    Raises:
+        ValueError: the folder exists and holds something.
+        OSError: it can't be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists; give a folder that does not, or an empty one")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = dict(saved.tokenizer_config)
+    try:
+        saved.tokenizer.save_pretrained(folder / _TOKENIZER_FOLDER)
+        # Found again beside the specification, wherever the folder goes.
+        config = {
+            "_target_": "xlm_mlm.data.tokenizers.load_tokenizer",
+            "pretrained_model_name_or_path": _TOKENIZER_FOLDER,
+        }
+    except NotImplementedError:  # the host's simple tokenizers: their config makes them
+        pass
+    saved.model.save_pretrained(folder)
+    specification = {"format": FORMAT, "tokenizer": config} | {
+        key: value
+        for key, value in asdict(_without_modules(saved)).items()
+        if key in ("predictor", "add_bos", "add_eos")
+    }
+    (folder / SPECIFICATION).write_text(json.dumps(specification, indent=2), encoding="utf-8")
+
+
+def load(folder: str | Path, trust: bool = False) -> Saved:
+    """Load a folder that `save` wrote.
+
+    Raises:
+        ValueError: it lacks the specification, or a file is damaged or names a class that is not
+            on the list.
+    """
+    from xlm_mlm.model_mlm import RotaryTransformerMLMModel
+
+    folder = Path(folder)
+    path = folder / SPECIFICATION
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} has no {SPECIFICATION}, which says how its tokenizer is made; "
+            "`xlm-mlm save --checkpoint CKPT FOLDER` writes both"
+        )
+    try:
+        specification = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    found = specification.get("format") if isinstance(specification, dict) else None
+    if found != FORMAT or not isinstance(specification.get("tokenizer"), dict):
+        raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
+    config = specification["tokenizer"]
+    if config.get("pretrained_model_name_or_path") == _TOKENIZER_FOLDER:
+        config = config | {"pretrained_model_name_or_path": str(folder / _TOKENIZER_FOLDER)}
+    return Saved(
+        model=RotaryTransformerMLMModel.from_pretrained(folder),
+        tokenizer=build_tokenizer(config, trust),
+        tokenizer_config=config,
+        predictor=_options(specification.get("predictor")),
+        add_bos=specification.get("add_bos") is True,
+        add_eos=specification.get("add_eos") is True,
+    )
+
+
+def _without_modules(saved: Saved) -> Saved:
+    return Saved(None, None, {}, saved.predictor, saved.add_bos, saved.add_eos)
+
+
+def _call(
+    config: Mapping[str, Any],
+    allowed: Mapping[str, str],
+    what: str,
+    trust: bool,
+    tokenizer: Any,
+) -> Any:
+    """Call what a config names, with its plain values."""
+    target = config.get("_target_")
+    if not isinstance(target, str) or (target not in allowed and not trust):
+        raise ValueError(
+            f"the {what} is {target!r}, which is not on the list of those that are made without "
+            f"asking ({', '.join(sorted(allowed))}); --trust allows it"
+        )
+    arguments = {
+        key: _plain(value, f"{what}.{key}", tokenizer)
+        for key, value in config.items()
+        if not (key.startswith("_") and key.endswith("_"))
+    }
+    made = _find(allowed.get(target, target), what)
+    try:
+        return made(**arguments)
+    except Exception as error:  # theirs: anything may go wrong in it
+        raise ValueError(f"the {what} {target} can't be made: {error}") from error
+
+
+def _find(target: str, what: str) -> Any:
+    """An object by dotted name: a class or function of a module, or a method of a class."""
+    parts = target.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:end]))
+            for name in parts[end:]:
+                found = getattr(found, name)
+        except (ImportError, AttributeError):
+            continue
+        return found
+    raise ValueError(f"the {what} {target} is not installed here")
+
+
+def _plain(value: Any, where: str, tokenizer: Any) -> Any:
+    """A value without anything left to be called or looked up."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            raise ValueError(f"{where} names the class {value['_target_']!r}; it must be a value")
+        return {key: _plain(each, f"{where}.{key}", tokenizer) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each, where, tokenizer) for each in value]
+    if isinstance(value, str) and "${" in value:
+        found = _OF_TOKENIZER.fullmatch(value)
+        if found is None or tokenizer is None:
+            raise ValueError(f"{where} is {value!r}, which only a run of the host can fill in")
+        return getattr(tokenizer, found[1])
+    return value
+
+
+def _options(predictor: Any) -> dict[str, Any]:
+    """Plain options of the predictor; objects are left out."""
+    plain = (bool, int, float, str, type(None))
+    found = predictor.items() if isinstance(predictor, Mapping) else ()
+    return {
+        key: value
+        for key, value in found
+        if isinstance(value, plain) and key != "_target_" and "${" not in str(value)
+    }
+
+
+def _collator(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The training collator's options, as far as the config has them."""
+    found: Any = config
+    for key in ("datamodule", "dataset_managers", "train", "lm", "collator"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
