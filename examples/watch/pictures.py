@@ -22,10 +22,9 @@ from terminal import write_svg
 
 from xlm_mlm import HistoryTopKPlugin, MLMPredictor
 from xlm_mlm.checkpoints import read_checkpoint
-from xlm_mlm.data.tokenizers import load_tokenizer
 from xlm_mlm.history.reading import read_traces
 from xlm_mlm.history.trace import Trace
-from xlm_mlm.model_mlm import RotaryTransformerMLMModel
+from xlm_mlm.rebuild import rebuild
 from xlm_mlm.report.animation import write_gif
 from xlm_mlm.report.page import write_page
 from xlm_mlm.report.picture import write_png
@@ -81,28 +80,20 @@ def solve() -> Trace:
 def complete(checkpoint: Path) -> Trace:
     """The sentence, its blanks filled with the averaged weights, the surest byte first."""
     trained = read_checkpoint(checkpoint)
-    tokenizer = load_tokenizer(None)
-    given = {
-        "num_embeddings": len(tokenizer),
-        "padding_idx": tokenizer.pad_token_id,
-        "mask_idx": tokenizer.mask_token_id,
-        "use_flex_attn": False,
-    }
-    config = {key: value for key, value in trained.config["model"].items() if key != "_target_"}
-    model = RotaryTransformerMLMModel(**{**config, **given}).eval()
-    trained.apply(model)
+    saved = rebuild(trained.config)
+    trained.apply(saved.model)
     folder = Path("text_history")
     shutil.rmtree(folder, ignore_errors=True)
     predictor = MLMPredictor(
         max_steps=64,
-        tokenizer=tokenizer,
-        model=model,
+        tokenizer=saved.tokenizer,
+        model=saved.model,
         confidence="top_prob",
         confidence_temperature=0.0,
         temperature=0.0,
         history=HistoryTopKPlugin(folder, k=5),
     )
-    predictor.predict({"input_ids": torch.tensor([list(ids_of(SENTENCE, tokenizer))])})
+    predictor.predict({"input_ids": torch.tensor([list(ids_of(SENTENCE, saved.tokenizer))])})
     (trace,) = read_traces(folder)
     return replace(trace, fid="text")
 
