@@ -10,9 +10,11 @@ import typer
 
 from xlm_mlm import __version__
 from xlm_mlm.commands.doctor import doctor
+from xlm_mlm.commands.fill import fill
 from xlm_mlm.commands.helping import Group, Program, terminal_settings
 from xlm_mlm.commands.plugins import plugins
 from xlm_mlm.commands.report import report
+from xlm_mlm.commands.save import save
 from xlm_mlm.commands.terminal import coloured, paint
 from xlm_mlm.plugin.entries import message_of
 
@@ -39,7 +41,9 @@ class XLMMLM(Group):
         "fill in the blanks": (
             "xlm-mlm fill --checkpoint last.ckpt 'The [MASK] sat on the [MASK].'",
         ),
-        "see how the masks went": ("xlm-mlm report logs/samples/history",),
+        "see how the masks went (add +generation.history=true to the sampling above)": (
+            "xlm-mlm report logs/samples/generated/history",
+        ),
     }
 
 
@@ -53,6 +57,8 @@ app = Program(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(fill)
+app.command()(save)
 app.command()(plugins)
 app.command()(report)
 app.command()(doctor)

@@ -201,7 +201,10 @@ class Filler:
         mask = self.tokenizer.mask_token
         if mask != MASK:
             text = text.replace(MASK, mask)
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        except (ValueError, KeyError) as error:  # a word that the tokenizer lacks
+            raise ValueError(f"the text {text!r} can't be tokenised: {error}") from error
         ids += [self.mask_id] * new
         if self.mask_id not in ids:
             raise ValueError(
