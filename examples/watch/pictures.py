@@ -38,6 +38,9 @@ SENTENCE = (
     'The "f_r" st_te_ent is us_d to iter_t_ over the elem_n__ of a se_u__ce '
     "(such as a str___, tup__ or list) or other iter_ble obj___."
 )
+SHORT = 'The "f_r" st_te_ent is us_d to iter_te over the elem_n__ of a seq__nce.'.replace(
+    BLANK, "[MASK]"
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -53,6 +56,9 @@ def main() -> None:
         write_gif(trace, folder / f"{name}.gif")
         write_png(trace, folder / f"{name}.png")
     photograph([sudoku, text], folder / "report.png")
+    for name, job, text in (("fill", TEXT, SHORT), ("board", SUDOKU, puzzle_of(sudoku))):
+        weights = ["--checkpoint", str(job / "checkpoints" / "last.ckpt")]
+        write_svg(["xlm-mlm", "fill", *weights, "--watch", text], folder / f"{name}.svg")
     write_svg(["xlm-mlm", "doctor"], folder / "doctor.svg")
     for picture in sorted(folder.iterdir()):
         print(f"{picture.stat().st_size:>9,} bytes  {picture.name}")
@@ -104,6 +110,12 @@ def ids_of(text: str, tokenizer: Any) -> Iterator[int]:
         if number:
             yield tokenizer.mask_token_id
         yield from tokenizer(part, add_special_tokens=False)["input_ids"]
+
+
+def puzzle_of(trace: Trace) -> str:
+    """The cells of a board before the first pass, a mask's name for each blank."""
+    cells = [trace.text_of(token) for token in trace.before.tolist()]
+    return " ".join(cell for cell in cells if cell.isdigit() or cell == "[MASK]")
 
 
 def photograph(traces: list[Trace], path: Path) -> None:

@@ -31,7 +31,7 @@ def write_svg(command: list[str], path: Path) -> None:
         RuntimeError: the command failed.
     """
     screen = Screen()
-    screen.feed(f"$ {typed(command)}\n{run(command)}")
+    screen.feed(f"$ {shlex.join(command)}\n{run(command)}")
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(without_places(screen.text())))
     console.save_svg(
@@ -69,11 +69,6 @@ def run(command: list[str]) -> str:
     if code := process.wait():
         raise RuntimeError(f"{' '.join(command)} ended with {code}: {output}")
     return output
-
-
-def typed(command: list[str]) -> str:
-    """The command as one would type it."""
-    return " ".join(f'"{word}"' if shlex.quote(word) != word else word for word in command)
 
 
 def without_places(text: str) -> str:
