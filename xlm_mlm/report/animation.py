@@ -8,7 +8,8 @@ where the smallest are too tall, the text is cut, and the number of tokens left 
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from xlm_mlm.history.files import write_whole
 from xlm_mlm.history.trace import Trace
@@ -70,29 +71,33 @@ def left_of(drawing: Drawing, width: int) -> int:
 
 
 def _gif(trace: Trace) -> bytes:
-    from PIL import Image
-
     # A board has room for letters of twice the size.
     drawing = Drawing(trace, scale=1, width=_WIDTH - 2 * MARGIN, shades=_SHADES)
     if drawing.layout.side:
         drawing = Drawing(trace, scale=2, width=_WIDTH - 2 * MARGIN, shades=_SHADES)
     states = states_of(trace.steps)
     canvas = _blank(drawing)
-    pictures = []
+    frames = []
     for since, state in zip([0, *states], states, strict=False):
         _redraw(canvas, drawing, state, since)
-        height, width = canvas.pixels.shape
-        data = canvas.pixels.astype("u1").tobytes()
-        pictures.append(Image.frombytes("P", (width, height), data))
-    return _encoded(pictures, canvas.palette)
+        frames.append(canvas.pixels.astype("u1"))
+    return _encoded(frames, canvas.palette)
 
 
-def _encoded(pictures: list[Any], palette: list[colours.Colour]) -> bytes:
-    # The last colour stands for what is as it was in the frame before, which packs well.
+def _encoded(frames: list[np.ndarray], palette: list[colours.Colour]) -> bytes:
+    from PIL import Image
+
+    # The last colour stands for what is as it was in the frame before, which packs well. No two
+    # frames are equal, for the line above the sequence differs: none is dropped.
+    unchanged = len(palette)
     flat = bytes(byte for colour in (*palette, _UNCHANGED) for byte in colour)
-    for picture in pictures:
+    pictures = []
+    for before, pixels in zip([None, *frames], frames, strict=False):
+        changes = pixels if before is None else np.where(pixels == before, unchanged, pixels)
+        height, width = pixels.shape
+        picture = Image.frombytes("P", (width, height), changes.astype("u1").tobytes())
         picture.putpalette(flat)
-    # Frames that equal the one before would be dropped; the line of text above differs always.
+        pictures.append(picture)
     data = BytesIO()
     pictures[0].save(
         data,
@@ -102,8 +107,8 @@ def _encoded(pictures: list[Any], palette: list[colours.Colour]) -> bytes:
         duration=durations_of(len(pictures)),
         loop=0,
         palette=flat,
-        optimize=True,
-        transparency=len(palette),
+        optimize=False,
+        transparency=unchanged,
         disposal=1,
     )
     return data.getvalue()
