@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 from composing import composed
 from made_up_rows import raw_rows, write_sudoku_csv
+from omegaconf import DictConfig
 from xlm.utils.omegaconf_resolvers import dummy_resolvers
 
 # The smallest network of the same kind, one optimizer step, one batch a loader, no processes.
