@@ -21,6 +21,7 @@ FLOORS = [
         "data",
         "callbacks",
         "checkpoints",
+        "rebuild",
     },
     {"history", "decoding", "collation"},
     {"sampling", "model_mlm"},

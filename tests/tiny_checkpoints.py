@@ -6,6 +6,37 @@ from xlm_mlm import RotaryTransformerMLMModel
 
 MASK = 2
 
+# Of a training run, as the host saves it in a checkpoint.
+NUMBERS = {
+    "_target_": "xlm.datamodule.SimpleSpaceTokenizer.for_numbers",
+    "pretrained_model_name_or_path": None,
+    "vocab_size": 5,
+}
+CONFIG = {
+    "global_components": {"_target_": "builtins.dict", "tokenizer": NUMBERS},
+    "model": {
+        "_target_": "xlm_mlm.model_mlm.RotaryTransformerMLMModel",
+        "num_embeddings": "${tokenizer:full_vocab_size}",
+        "d_model": 32,
+        "num_layers": 1,
+        "nhead": 2,
+        "padding_idx": "${tokenizer:pad_token_id}",
+        "mask_idx": "${tokenizer:mask_token_id}",
+        "rotary_emb_dim": 16,
+    },
+    "predictor": {
+        "_target_": "xlm_mlm.predictor_mlm.MLMPredictor",
+        "max_steps": 16,
+        "confidence": "top_prob",
+        "top_k": None,
+        "history": {"_target_": "os.system"},
+        "tokenizer": "${global_components:tokenizer}",
+    },
+    "datamodule": {
+        "dataset_managers": {"train": {"lm": {"collator": {"add_bos": True, "add_eos": False}}}}
+    },
+}
+
 
 def network(seed, **options):
     """What `TINY_MODEL` of `xlm_process` makes of the quickstart's model."""

@@ -1,0 +1,144 @@
+"""Rebuilding from a saved config: what is allowed, what is refused, and a folder's round trip."""
+
+import copy
+import json
+
+import pytest
+import torch
+from tiny_checkpoints import CONFIG, MASK, NUMBERS, network
+from xlm.datamodule import SimpleSpaceTokenizer
+
+from xlm_mlm import RotaryTransformerMLMModel
+from xlm_mlm.data.tokenizers import ByteTokenizer
+from xlm_mlm.rebuild import SPECIFICATION, Saved, build_tokenizer, load, rebuild, save
+
+
+def changed(*path, value):
+    config = copy.deepcopy(CONFIG)
+    node = config
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return config
+
+
+def test_the_model_and_the_tokenizer_of_a_config():
+    saved = rebuild(CONFIG)
+    assert isinstance(saved.model, RotaryTransformerMLMModel)
+    assert saved.model.embed_tokens.num_embeddings == 12
+    assert saved.tokenizer.convert_ids_to_tokens([MASK, 9]) == ["[MASK]", "2"]
+    # Plain options only; objects are not the config's to make.
+    assert saved.predictor == {"max_steps": 16, "confidence": "top_prob", "top_k": None}
+    assert (saved.add_bos, saved.add_eos) == (True, False)
+
+
+def test_the_fields_package_is_understood():
+    saved = rebuild(changed("model", "_target_", value="mlm.model_mlm.RotaryTransformerMLMModel"))
+    assert isinstance(saved.model, RotaryTransformerMLMModel)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("model", "_target_"), "os.system", "the model is 'os.system'.*--trust"),
+        (("model", "_target_"), None, "the model is None"),
+        (("model", "d_model"), {"_target_": "os.system"}, "model.d_model names the class 'os.sys"),
+        (("model", "d_model"), [{"_target_": "os.system"}], "model.d_model names the class"),
+        (("model", "d_model"), {"a": {"_target_": "x.y"}}, "model.d_model.a names the class"),
+        (("model", "d_model"), "${oc.env:HOME}", "only a run of the host can fill in"),
+        (("model", "d_model"), "${tokenizer:__class__}", "only a run of the host can fill in"),
+        (("model", "d_model"), "x${tokenizer:vocab_size}", "only a run of the host can fill in"),
+        (("model", "d_model"), 33, "can't be made"),
+        (("model", "more"), 1, "can't be made"),
+        (("model",), None, "has no global_components.tokenizer or no model"),
+        (("global_components",), None, "has no global_components.tokenizer or no model"),
+        (("global_components", "tokenizer", "_target_"), "os.system", "tokenizer is 'os.system'"),
+        (("global_components", "tokenizer", "vocab_size"), "${oc.env:X}", "only a run of the host"),
+        (("global_components", "tokenizer", "trust_remote_code"), True, "trust_remote_code=True"),
+    ],
+)
+def test_what_is_not_on_the_list_is_refused(path, value, message, monkeypatch):
+    monkeypatch.setattr("os.system", lambda command: pytest.fail("it was called"))
+    with pytest.raises(ValueError, match=message):
+        rebuild(changed(*path, value=value))
+
+
+def test_trust_allows_any_class():
+    with pytest.raises(ValueError, match="--trust allows it"):
+        build_tokenizer({"_target_": "collections.OrderedDict"})
+    assert build_tokenizer({"_target_": "collections.OrderedDict"}, trust=True) == {}
+    with pytest.raises(ValueError, match="is not installed here"):
+        build_tokenizer({"_target_": "no.such.thing"}, trust=True)
+
+
+def test_nothing_is_fetched_unless_trusted(monkeypatch):
+    asked = []
+
+    def from_pretrained(*args, **options):
+        asked.append(options)
+        return object()
+
+    monkeypatch.setattr("xlm.datamodule.BertTokenizerFast.from_pretrained", from_pretrained)
+    config = {
+        "_target_": "xlm.datamodule.BertTokenizerFast.from_pretrained",
+        "pretrained_model_name_or_path": "some/name",
+    }
+    build_tokenizer(config)
+    build_tokenizer(config, trust=True)
+    assert [options.get("local_files_only") for options in asked] == [True, None]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "bytes"])
+def test_a_folder_gives_back_what_was_saved(tmp_path, kind):
+    if kind == "numbers":
+        tokenizer, config = SimpleSpaceTokenizer.for_numbers(5), NUMBERS
+    else:
+        tokenizer = ByteTokenizer()
+        config = {"_target_": "xlm_mlm.data.tokenizers.load_tokenizer"}
+    model = network(1).eval()
+    saved = Saved(model, tokenizer, config, {"max_steps": 7}, add_bos=True)
+    save(saved, tmp_path / "first")
+    # Wherever the folder goes.
+    (tmp_path / "first").rename(tmp_path / "moved")
+    found = load(tmp_path / "moved")
+    assert (found.predictor, found.add_bos, found.add_eos) == ({"max_steps": 7}, True, False)
+    ids = list(range(len(tokenizer)))
+    assert found.tokenizer.convert_ids_to_tokens(ids) == tokenizer.convert_ids_to_tokens(ids)
+    x = torch.tensor([[4, MASK, 9]])
+    assert torch.equal(found.model.eval()(x), model(x))
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(ValueError, match="exists; give a folder that does not"):
+        save(rebuild(CONFIG), tmp_path)
+    with pytest.raises(ValueError, match="exists"):
+        save(rebuild(CONFIG), tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no tokenizer_spec.json.*xlm-mlm save"),
+        ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ("[]", "has format None; this version reads 1"),
+        ('{"format": 2, "tokenizer": {}}', "has format 2"),
+        ('{"format": 1, "tokenizer": {"_target_": "os.system", "command": "x"}}', "--trust"),
+        ('{"format": 1}', "has format 1"),
+    ],
+)
+def test_a_strange_specification_is_refused(tmp_path, content, message):
+    save(rebuild(CONFIG), tmp_path / "saved")
+    path = tmp_path / "saved" / SPECIFICATION
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "saved")
+
+
+def test_the_specification_is_readable(tmp_path):
+    save(rebuild(CONFIG), tmp_path / "saved")
+    specification = json.loads((tmp_path / "saved" / SPECIFICATION).read_text())
+    assert specification["tokenizer"]["vocab_size"] == 5
