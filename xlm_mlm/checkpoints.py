@@ -46,8 +46,7 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """Of the file's bytes, in hexadecimal."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.path)
 
     def apply(self, model: torch.nn.Module, which: Weights = "auto") -> Literal["raw", "ema"]:
         """Put the weights into a model; one that they do not fit is left as it was.
@@ -112,6 +111,12 @@ class Checkpoint:
         return [
             (parameter, average) for (_, parameter), average in zip(trainable, ema, strict=True)
         ]
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -198,6 +198,35 @@ def test_predictions_that_are_there(job):
     assert "earlier" not in new.meta
 
 
+def test_records_are_named_by_the_rows_whatever_the_fields(job):
+    done = job("+generation.limit=3", "+generation.fields=[text]", "+generation.history=true")
+    assert set(done.rows[0]) == {"sample", "dataloader", "text", "fid"}
+    fids = [row["fid"] for row in done.rows]
+    assert [trace.fid for trace in read_traces(done.folder / "history")] == fids
+
+
+def test_other_weights_or_data_under_the_same_name_are_another_run(
+    job, made, tmp_path, monkeypatch
+):
+    def stopping(self, batch, *rest):
+        raise Stopped("stopped")
+
+    alone = tmp_path / "weights.pt"
+    source = ("+generation.limit=3", f"+generation.model_only_checkpoint_path={alone}")
+    alone.write_bytes((made / "weights.pt").read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(MLMPredictor, "predict", stopping)
+        with pytest.raises(Stopped):
+            job(*source, ckpt=None)
+    with monkeypatch.context() as patch:
+        patch.setenv("DATA_DIR", str(tmp_path / "data"))
+        with pytest.raises(ValueError, match="other options"):
+            job(*source, ckpt=None)
+    torch.save(network(3).state_dict(), alone)
+    with pytest.raises(ValueError, match="other options"):
+        job(*source, ckpt=None)
+
+
 def test_appended_samples_are_new_samples(job):
     drawn = ("+generation.limit=4", "predictor.temperature=1.0", "predictor.seed=3")
     job(*drawn)

@@ -112,7 +112,11 @@ def test_a_process_does_not_wait_for_one_that_ended(folder):
 
 @pytest.mark.parametrize(
     ("variables", "message"),
-    [({"RANK": "x"}, "RANK is 'x'"), ({"RANK": "2", "WORLD_SIZE": "2"}, "from 0 to 1")],
+    [
+        ({"RANK": "x"}, "RANK is 'x'"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "from 0 to 1"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is 0; there is at least 1"),
+    ],
 )
 def test_strange_variables_are_refused(monkeypatch, variables, message):
     for name, value in variables.items():

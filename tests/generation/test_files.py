@@ -6,22 +6,35 @@ import pytest
 import torch
 
 from xlm_mlm.generation.files import (
+    HISTORY,
+    META,
     PREDICTIONS,
     PartialFile,
+    collect,
+    discard_parts,
     line_of,
-    merge,
     partial_path,
     prepare,
+    publish,
+    read_meta,
     read_rows,
 )
+from xlm_mlm.generation.provenance import write_meta
 
 
 def row(sample, name="a", **more):
     return {"sample": sample, "dataloader": name, "text": f"text {sample}\n\u2028é"} | more
 
 
-def opened(folder, rank=0, world=1, run="r", sizes=None):
-    return PartialFile(folder, rank, world, run, sizes or {"a": 3, "b": 2})
+def opened(folder, rank=0, world=1, run="r", start=0):
+    return PartialFile(folder, rank, world, run, start, {"a": 3, "b": 2})
+
+
+def merge(folder, world, expected, start):
+    new = collect(folder, world, expected, start)
+    publish(folder)
+    discard_parts(folder, world)
+    return new
 
 
 def filled(folder, batches, **where):
@@ -82,8 +95,9 @@ def test_what_stands_behind_a_torn_line_is_dropped(tmp_path):
 def test_another_runs_file_is_left_alone(tmp_path):
     path = filled(tmp_path, BATCHES)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="other options.*if_exists=replace"):
-        opened(tmp_path, run="other")
+    for other in ({"run": "other"}, {"start": 1}):
+        with pytest.raises(ValueError, match="other options.*if_exists=replace"):
+            opened(tmp_path, **other)
     assert path.read_bytes() == before
 
 
@@ -104,7 +118,7 @@ def test_merging_puts_every_row_in_its_place(tmp_path, world, rows, start):
         for name in ("a", "b"):
             part.write(row(start + n, name) for n in range(rank, rows, world))
         part.close()
-    assert merge(tmp_path, world, {"a": rows, "b": None}, start, keep=False) == 2 * rows
+    assert merge(tmp_path, world, {"a": rows, "b": None}, start) == 2 * rows
     found = [(r["dataloader"], r["sample"]) for r in read_rows(tmp_path / PREDICTIONS)]
     assert found == [(name, start + n) for name in ("a", "b") for n in range(rows)]
     assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS]
@@ -125,18 +139,105 @@ def test_gaps_and_doubles_are_found_and_nothing_is_replaced(tmp_path, ranks, mes
     for rank, samples in enumerate(ranks):
         filled(tmp_path, [[row(n) for n in samples]], rank=rank, world=2)
     with pytest.raises(RuntimeError, match=message):
-        merge(tmp_path, 2, {"a": 4}, 0, keep=False)
+        merge(tmp_path, 2, {"a": 4}, 0)
     assert [r["dataloader"] for r in read_rows(tmp_path / PREDICTIONS)] == ["old"]
     assert all(partial_path(tmp_path, rank, 2).exists() for rank in range(2))
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_appending_keeps_what_is_there(tmp_path):
     (tmp_path / PREDICTIONS).write_bytes(line_of(row(0)) + line_of(row(1)))
     start = prepare(tmp_path, 1, "r", "append")
     assert start == 2
-    filled(tmp_path, [[row(2), row(3)]])
-    merge(tmp_path, 1, {"a": 2}, start, keep=True)
+    filled(tmp_path, [[row(2), row(3)]], start=start)
+    merge(tmp_path, 1, {"a": 2}, start)
     assert [r["sample"] for r in read_rows(tmp_path / PREDICTIONS)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("if_exists", ["error", "append", "replace"])
+@pytest.mark.parametrize("stopped", ["collected", "said", "published", "one part discarded"])
+def test_a_run_stopped_at_its_end_is_ended_by_the_next(tmp_path, if_exists, stopped):
+    earlier = {"run": "old", "first_sample": 0, "rows": 2}
+    if if_exists != "error":
+        (tmp_path / PREDICTIONS).write_bytes(line_of(row(0)) + line_of(row(1)))
+        write_meta(tmp_path / META, earlier, {})
+    start = 2 if if_exists == "append" else 0
+
+    def ended(until=None):
+        assert prepare(tmp_path, 2, "r", if_exists) == start
+        for rank in range(2):
+            part = opened(tmp_path, rank, 2, start=start)
+            part.write(
+                row(n) for n in range(start + rank + 2 * part.done.get("a", 0), start + 6, 2)
+            )
+            part.close()
+        said = {"run": "r", "first_sample": start, "rows": 6}
+        before = read_meta(tmp_path) if if_exists == "append" else {}
+        steps = {
+            "collected": lambda: collect(tmp_path, 2, {"a": 6}, start),
+            "said": lambda: write_meta(tmp_path / META, said, before),
+            "published": lambda: publish(tmp_path),
+            "one part discarded": lambda: discard_parts(tmp_path, 1 if until else 2),
+        }
+        for name, step in steps.items():
+            step()
+            if name == until:
+                break
+
+    ended(until=stopped)
+    if stopped == "one part discarded":
+        partial_path(tmp_path, 0, 2).unlink()
+    ended()
+    assert [r["sample"] for r in read_rows(tmp_path / PREDICTIONS)] == list(range(start + 6))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PREDICTIONS, META]
+    said = read_meta(tmp_path)
+    assert (said["run"], said["rows"]) == ("r", 6)
+    assert said.get("earlier", []) == ([earlier] if if_exists == "append" else [])
+
+
+def test_predictions_put_there_while_a_run_was_stopped_are_not_touched(tmp_path):
+    filled(tmp_path, BATCHES)
+    (tmp_path / PREDICTIONS).write_bytes(line_of(row(0)))
+    with pytest.raises(ValueError, match="exists; give another"):
+        prepare(tmp_path, 1, "r", "error")
+
+
+def test_predictions_that_shrank_while_a_run_was_stopped_are_missed(tmp_path):
+    filled(tmp_path, BATCHES, start=3)
+    (tmp_path / PREDICTIONS).write_bytes(line_of(row(0)))
+    with pytest.raises(ValueError, match="has 1 rows; there were 3 when the run began"):
+        prepare(tmp_path, 1, "r", "append")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        "{}",
+        '{"first_sample": "0"}',
+        '{"first_sample": 0, "earlier": [1]}',
+    ],
+)
+def test_a_damaged_account_of_what_made_the_rows_is_found_first(tmp_path, said):
+    (tmp_path / PREDICTIONS).write_bytes(line_of(row(0)))
+    (tmp_path / META).write_text(said)
+    with pytest.raises(ValueError, match=r"predictions\.meta\.json does not say.*repair or remove"):
+        prepare(tmp_path, 1, "r", "append")
+
+
+def test_records_that_are_not_of_these_predictions_are_not_touched(tmp_path):
+    (tmp_path / PREDICTIONS).write_bytes(line_of(row(0, fid="mine")))
+    for name in ("mine", "other"):
+        (tmp_path / HISTORY / name).mkdir(parents=True)
+        (tmp_path / HISTORY / name / "meta.json").write_text("{}")
+    with pytest.raises(ValueError, match="history/other is a record of something that"):
+        prepare(tmp_path, 1, "r", "append", history=True)
+    assert prepare(tmp_path, 1, "r", "append") == 1
+    assert prepare(tmp_path, 1, "r", "replace", history=True) == 0
+    (tmp_path / HISTORY / "other" / "meta.json").unlink()
+    assert prepare(tmp_path, 1, "r", "append", history=True) == 1
 
 
 def test_predictions_that_are_there_are_not_touched_unless_told(tmp_path):

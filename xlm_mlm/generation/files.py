@@ -1,13 +1,14 @@
 """The files of a generation run: one unfinished file a process, merged when all are done.
 
-An unfinished file is a line that says which run it belongs to, then the rows in order. A process
-that was stopped goes on behind the last whole batch of the same run.
+An unfinished file is a line that says which run it belongs to and which number its first sample
+has, then the rows in order. A process that was stopped goes on behind the last whole batch of the
+same run. Every step of the end can be done again, so that a run may be stopped there too.
 """
 
 import json
 import os
 from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 PREDICTIONS = "predictions.jsonl"
 META = "predictions.meta.json"
+HISTORY = "history"
 
 
 class PartialFile:
@@ -25,6 +27,7 @@ class PartialFile:
         rank: of this process.
         world: how many processes there are.
         run: what tells this run from others.
+        start: the number of the run's first sample.
         batch_sizes: of each dataloader; rows are kept in whole batches.
 
     Attributes:
@@ -35,7 +38,13 @@ class PartialFile:
     """
 
     def __init__(
-        self, folder: Path, rank: int, world: int, run: str, batch_sizes: dict[str, int]
+        self,
+        folder: Path,
+        rank: int,
+        world: int,
+        run: str,
+        start: int,
+        batch_sizes: dict[str, int],
     ) -> None:
         self.path = partial_path(folder, rank, world)
         self._file = self.path.open("a+b")
@@ -45,9 +54,9 @@ class PartialFile:
         head = self._file.readline()
         if not head.endswith(b"\n"):
             self._file.truncate(0)
-            self._file.write(json.dumps({"run": run}).encode() + b"\n")
+            self._file.write(json.dumps({"run": run, "start": start}).encode() + b"\n")
             self._file.flush()
-        elif _run_of(head) != run:
+        elif _head(head) != (run, start):
             raise ValueError(f"{self.path} {OTHER_RUN}")
         else:
             self._file.truncate(self._whole_batches(batch_sizes))
@@ -94,61 +103,133 @@ def partial_path(folder: Path, rank: int, world: int) -> Path:
     return folder / f".{PREDICTIONS}.{rank}of{world}.partial"
 
 
-def prepare(folder: Path, world: int, run: str, if_exists: str) -> int:
+def prepare(folder: Path, world: int, run: str, if_exists: str, history: bool = False) -> int:
     """Make the folder ready for a run; done once, before any process writes.
 
+    Args:
+        folder: where the predictions go.
+        world: how many processes there will be.
+        run: what tells this run from others.
+        if_exists: what to do with predictions that are there: `error`, `append` or `replace`.
+        history: there will be records of each pass, and those without a prediction be removed.
+
     Returns:
-        The rows that are there and stay.
+        The number of the run's first sample: how many rows are there and stay.
 
     Raises:
         ValueError: there are predictions, or unfinished ones of another run, and nobody said what
-        to do with them.
+        to do with them; or a file that is there is damaged.
         OSError: the folder can't be written.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"generation.output_dir is {folder}, which is a file; it must be a folder")
     folder.mkdir(parents=True, exist_ok=True)
+    begun = _begun(folder, world, run, discard=if_exists == "replace")
     finished = folder / PREDICTIONS
+    if history and begun is None and if_exists != "replace":
+        _refuse_records(folder)
     if finished.exists() and if_exists == "error":
-        raise ValueError(
-            f"{finished} exists; give another generation.output_dir, or "
-            "generation.if_exists=append or replace"
-        )
+        # Unless they are this run's own, which was stopped before it removed its parts.
+        if begun is None or read_meta(folder).get("run") != run:
+            raise ValueError(
+                f"{finished} exists; give another generation.output_dir, or "
+                "generation.if_exists=append or replace"
+            )
+    elif if_exists == "append":
+        read_meta(folder)  # damaged, it would be noticed when all is predicted
+        rows = sum(1 for _ in read_rows(finished))
+        if begun is not None and rows < begun:
+            raise ValueError(
+                f"{finished} has {rows} rows; there were {begun} when the run began that is to go "
+                "on. Put them back, or discard all with generation.if_exists=replace"
+            )
+        return rows if begun is None else begun
+    return 0
+
+
+def _refuse_records(folder: Path) -> None:
+    known = {row.get("fid") for row in read_rows(folder / PREDICTIONS)}
+    for record in records_in(folder):
+        if record.name not in known:
+            raise ValueError(
+                f"{record} is a record of something that {PREDICTIONS} does not hold; give "
+                "another generation.output_dir, move the records away, or remove them with "
+                "generation.if_exists=replace"
+            )
+
+
+def records_in(folder: Path) -> list[Path]:
+    """The history's records of samples."""
+    records = folder / HISTORY
+    found = sorted(records.iterdir()) if records.is_dir() else []
+    return [each for each in found if (each / "meta.json").is_file()]
+
+
+def _begun(folder: Path, world: int, run: str, discard: bool) -> int | None:
+    """The number of the first sample of a run that was stopped here; None if there is none."""
+    start = None
     ours = {partial_path(folder, rank, world) for rank in range(world)}
     for path in sorted(folder.glob(f".{PREDICTIONS}.*of*.partial")):
         with path.open("rb") as file:
-            same = path in ours and _run_of(file.readline()) in (run, None)
-        if same:
-            continue
-        if if_exists != "replace":
+            head = _head(file.readline())
+        if path in ours and head is None:
+            continue  # stopped before it could say what it is
+        if path in ours and head is not None and head[0] == run:
+            start = head[1]
+        elif discard:
+            path.unlink()
+        else:
             raise ValueError(f"{path} {OTHER_RUN}")
-        path.unlink()
-    return sum(1 for _ in read_rows(finished)) if if_exists == "append" else 0
+    return start
 
 
-def merge(folder: Path, world: int, expected: dict[str, int | None], start: int, keep: bool) -> int:
-    """Put the processes' rows in order, check that none is missing, and replace the predictions.
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What made the predictions that are there; empty if nothing says.
+
+    Raises:
+        ValueError: the file that says it is damaged.
+    """
+    path = folder / META
+    if not path.exists():
+        return {}
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} {_NO_META}: {error}") from error
+    earlier = made.get("earlier", []) if isinstance(made, dict) else None
+    if not isinstance(earlier, list) or not all(map(_says, [made, *earlier])):
+        raise ValueError(f"{path} {_NO_META}")
+    return made
+
+
+def _says(made: Any) -> bool:
+    return isinstance(made, dict) and type(made.get("first_sample")) is int
+
+
+_NO_META = "does not say what made the predictions beside it; repair or remove it"
+
+
+def collect(folder: Path, world: int, expected: dict[str, int | None], start: int) -> int:
+    """Put the processes' rows in order behind the first `start` that are there, and check them.
 
     Args:
         folder: where the predictions are.
         world: how many processes wrote.
         expected: rows of each dataloader, in order; None where it is not known.
         start: the number of the first row of each.
-        keep: begin with the predictions that are there.
 
     Returns:
-        How many rows are new.
+        How many rows are new. `publish` puts all in place.
 
     Raises:
         RuntimeError: a row is missing or doubled; nothing was replaced, and the parts are kept.
     """
-    target = folder / PREDICTIONS
-    partial = folder / f".{PREDICTIONS}.{os.getpid()}.merged"
+    merged = _merged(folder)
     new = 0
     try:
-        with partial.open("wb") as out:
-            if keep:
-                out.writelines(line_of(row) for row in read_rows(target))
+        with merged.open("wb") as out:
+            kept = islice(read_rows(folder / PREDICTIONS), start)
+            out.writelines(line_of(row) for row in kept)
             for name, rows in expected.items():
                 number = start
                 for row in _in_turn(folder, world, name):
@@ -161,12 +242,25 @@ def merge(folder: Path, world: int, expected: dict[str, int | None], start: int,
                 new += number - start
             out.flush()
             os.fsync(out.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    except BaseException:
+        merged.unlink(missing_ok=True)
+        raise
+    return new
+
+
+def publish(folder: Path) -> None:
+    """Replace the predictions by those collected."""
+    os.replace(_merged(folder), folder / PREDICTIONS)
+
+
+def discard_parts(folder: Path, world: int) -> None:
+    """Remove the processes' parts, which are in the predictions now."""
     for rank in range(world):
         partial_path(folder, rank, world).unlink(missing_ok=True)
-    return new
+
+
+def _merged(folder: Path) -> Path:
+    return folder / f".{PREDICTIONS}.{os.getpid()}.merged"
 
 
 def _gap(folder: Path, name: str, number: int, found: Any) -> str:
@@ -199,7 +293,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             row = _row(line)
             if row is not None:
                 yield row
-            elif number or _run_of(line) is None:
+            elif number or _head(line) is None:
                 raise ValueError(f"line {number + 1} of {path} is no row of predictions")
 
 
@@ -227,12 +321,15 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if type(row.get("sample")) is int else None
 
 
-def _run_of(line: bytes) -> str | None:
+def _head(line: bytes) -> tuple[str, int] | None:
+    """An unfinished file's run, and its first sample's number."""
     try:
         head = json.loads(line)
     except ValueError:
         return None
-    return head.get("run") if isinstance(head, dict) else None
+    if not isinstance(head, dict) or not isinstance(head.get("run"), str):
+        return None
+    return (head["run"], head["start"]) if type(head.get("start")) is int else None
 
 
 def _lock(file: Any, path: Path) -> None:

@@ -18,8 +18,20 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from xlm.utils.model_loading import load_model_for_inference
 
-from xlm_mlm.checkpoints import Checkpoint, read_checkpoint
-from xlm_mlm.generation.files import META, PREDICTIONS, PartialFile, merge, prepare, read_rows
+from xlm_mlm.checkpoints import Checkpoint, read_checkpoint, sha256_of
+from xlm_mlm.generation.files import (
+    HISTORY,
+    META,
+    PREDICTIONS,
+    PartialFile,
+    collect,
+    discard_parts,
+    prepare,
+    publish,
+    read_meta,
+    read_rows,
+    records_in,
+)
 from xlm_mlm.generation.options import GenerationOptions, choose_device, read_options
 from xlm_mlm.generation.processes import Processes, joined
 from xlm_mlm.generation.provenance import identity, resolved, versions, write_meta
@@ -67,22 +79,27 @@ class _Run:
         self.started = time.time()
         self.run_id = identity(
             cfg,
-            checkpoint=checkpoint.sha256 if checkpoint else options.model_only_checkpoint_path,
+            checkpoint=checkpoint.sha256 if checkpoint else _sha256(options),
             weights=options.weights,
             limit=options.limit,
             fields=options.fields,
             history=options.history,
-            append=options.if_exists == "append",
+            if_exists=options.if_exists,
             world=processes.world,
+            data=OmegaConf.select(cfg, "paths.data_dir", default=None),
         )
 
     def run(self) -> Path:
         first, start = self.processes.rank == 0, 0
         if first:
-            start = prepare(self.folder, self.processes.world, self.run_id, self.options.if_exists)
-        self.processes.wait()
-        if not first and self.options.if_exists == "append":
-            start = sum(1 for _ in read_rows(self.folder / PREDICTIONS))
+            start = prepare(
+                self.folder,
+                self.processes.world,
+                self.run_id,
+                self.options.if_exists,
+                self.options.history,
+            )
+        start = self.processes.of_first(start)
         datamodule = self._datamodule()
         loaders = prediction_loaders(datamodule)
         harness, weights = self._harness(datamodule)
@@ -143,15 +160,15 @@ class _Run:
                 "it must have an attribute `history`, as MLMPredictor has"
             )
         if isinstance(predictor.history, HistoryTopKPlugin):
-            predictor.history.output_dir = self.folder / "history"
+            predictor.history.output_dir = self.folder / HISTORY
         else:
             window = getattr(predictor, "max_new_tokens", None) or None
-            predictor.history = HistoryTopKPlugin(self.folder / "history", HISTORY_K, window)
+            predictor.history = HistoryTopKPlugin(self.folder / HISTORY, HISTORY_K, window)
 
     def _predict(self, harness: Any, loaders: dict[str, DataLoader], start: int) -> None:
         rank, world, limit = self.processes.rank, self.processes.world, self.options.limit
         sizes = {name: loader.batch_size or 1 for name, loader in loaders.items()}
-        part = PartialFile(self.folder, rank, world, self.run_id, sizes)
+        part = PartialFile(self.folder, rank, world, self.run_id, start, sizes)
         try:
             for number, (name, loader) in enumerate(loaders.items()):
                 done = part.done.get(name, 0)
@@ -185,27 +202,32 @@ class _Run:
             for row, value in zip(rows, values, strict=True):
                 row[field] = value
         wanted = self.options.fields
+        # Without its name a record of the history could not be told from one that was lost.
+        named = ("fid",) if self.options.history else ()
         if wanted is not None and (unknown := [f for f in wanted if rows and f not in rows[0]]):
             raise ValueError(
                 f"generation.fields names {unknown[0]!r}; a row has {', '.join(rows[0])}"
             )
         return [
             {"sample": sample, "dataloader": name}
-            | {key: value for key, value in row.items() if wanted is None or key in wanted}
+            | {k: v for k, v in row.items() if wanted is None or k in wanted or k in named}
             for sample, row in zip(samples.tolist(), rows, strict=True)
         ]
 
     def _finish(self, loaders: dict[str, DataLoader], start: int, weights: str) -> None:
-        keep = self.options.if_exists == "append"
-        limit = self.options.limit
+        """Put all in place, in an order in which any part can be done again."""
+        limit, world = self.options.limit, self.processes.world
         expected = {name: count_rows(each.dataset, limit) for name, each in loaders.items()}
         made = self._provenance(weights)
-        new = merge(self.folder, self.processes.world, expected, start, keep)
-        made["rows"], made["first_sample"] = new, start
-        write_meta(self.folder / META, made, keep)
+        made["rows"] = collect(self.folder, world, expected, start)
+        made["first_sample"] = start
+        before = read_meta(self.folder) if self.options.if_exists == "append" else {}
+        write_meta(self.folder / META, made, before)
+        publish(self.folder)
         if self.options.history:
             _prune(self.folder)
-        logger.info("wrote %d rows to %s", new, self.folder / PREDICTIONS)
+        discard_parts(self.folder, world)
+        logger.info("wrote %d rows to %s", made["rows"], self.folder / PREDICTIONS)
 
     def _provenance(self, weights: str) -> dict[str, Any]:
         checkpoint = self.checkpoint
@@ -219,6 +241,7 @@ class _Run:
         elif not self.options.model_only_checkpoint_path:
             source = {"repo_id": OmegaConf.select(self.cfg, "hub.repo_id")}
         return {
+            "run": self.run_id,
             "versions": versions(),
             "checkpoint": {**source, "weights": weights},
             "seed": self.seed,
@@ -268,12 +291,18 @@ def _of_batch(harness: Any, batch: dict[str, Any]) -> dict[str, list[Any]]:
     return found
 
 
+def _sha256(options: GenerationOptions) -> str | None:
+    """Of the file of weights alone, if there is one."""
+    path = Path(options.model_only_checkpoint_path or "")
+    return sha256_of(path) if path.is_file() else None  # the host's loader says what it misses
+
+
 def _prune(folder: Path) -> None:
     """Remove the records of rows that were begun, and predicted again after an interruption."""
     kept = {row.get("fid") for row in read_rows(folder / PREDICTIONS)}
-    for sample in (folder / "history").iterdir():
-        if sample.name not in kept and (sample / "meta.json").is_file():
-            shutil.rmtree(sample)
+    for record in records_in(folder):
+        if record.name not in kept:
+            shutil.rmtree(record)
 
 
 def _bar(name: str, total: int | None, done: int, rank: int) -> Any:

@@ -35,15 +35,26 @@ class Processes:
         Raises:
             RuntimeError: one of them has ended.
         """
+        self.of_first(None)
+
+    def of_first(self, value: Any) -> Any:
+        """Wait until all have come here, and return what the first process gave.
+
+        Raises:
+            RuntimeError: one of them has ended.
+        """
         if self.world == 1:
-            return
+            return value
+        shared = [value]
         try:
             torch.distributed.barrier(group=self.group)
+            torch.distributed.broadcast_object_list(shared, src=0, group=self.group)
         except RuntimeError as error:
             raise RuntimeError(
                 f"another process of the {self.world} ended early; see its message, then run the "
                 "same command again: it goes on where each process stopped"
             ) from error
+        return shared[0]
 
 
 @contextmanager
@@ -58,6 +69,8 @@ def joined() -> Iterator[Processes]:
     """
     rank, world = _number("RANK", 0), _number("WORLD_SIZE", 1)
     local_rank = _number("LOCAL_RANK", rank)
+    if world < 1:
+        raise ValueError(f"the variable WORLD_SIZE is {world}; there is at least 1 process")
     if rank >= world:
         raise ValueError(f"RANK is {rank} and WORLD_SIZE {world}; ranks go from 0 to {world - 1}")
     if world == 1:

@@ -44,12 +44,22 @@ def resolved(cfg: DictConfig) -> Any:
         return OmegaConf.to_container(cfg, resolve=False)
 
 
-def write_meta(path: Path, run: dict[str, Any], keep: bool) -> None:
-    """Write what made a run; with `keep`, what made the earlier rows follows under `earlier`."""
-    if keep and path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        run = {**run, "earlier": [*before.pop("earlier", []), before]}
+def write_meta(path: Path, run: dict[str, Any], before: dict[str, Any]) -> None:
+    """Write what made a run, and what made the rows before it under `earlier`.
+
+    Args:
+        path: of the file.
+        run: what made it, its `first_sample` included.
+        before: what the file held. Only what made rows before the first sample stays.
+    """
+    made = [before, *before.get("earlier", [])] if before else []
+    if earlier := [each for each in made if each["first_sample"] < run["first_sample"]]:
+        run = {**run, "earlier": [_without(each, "earlier") for each in earlier]}
     partial = path.with_name(f".{path.name}.partial")
     text = json.dumps(run, indent=2, default=str, ensure_ascii=False)
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
+
+
+def _without(made: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in made.items() if name != key}
