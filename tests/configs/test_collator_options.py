@@ -18,6 +18,8 @@ UNUSUAL = {
     "sudoku_extreme_mlm": NO_FRAME,
     "tinygsm_mlm": {"add_bos": False},
     "local_text_mlm": {"loss_on_padding": False, "truncate": "max", **NO_FRAME},
+    # Rows of masks alone, of the asked length: nothing is padded, cut or framed.
+    ("local_text_mlm", "predict.unconditional_prediction"): USUAL,
     ("safe_mlm", "train.lm"): {"loss_on_padding": False},
 }
 

@@ -130,7 +130,13 @@ SPLITS = {
         "test.infill_prediction": "test",
         "predict.infill_prediction": "predict",
     },
-    "local_text_mlm": {"train.lm": "train", "val.lm": "validation", "test.lm": "test"},
+    "local_text_mlm": {
+        "train.lm": "train",
+        "val.lm": "validation",
+        "test.lm": "test",
+        # Made from masks, not read.
+        "predict.unconditional_prediction": None,
+    },
 }
 
 
@@ -138,7 +144,7 @@ SPLITS = {
 def test_each_loader_reads_its_split(name, compose_experiment):
     managers = compose_experiment(name).datamodule.dataset_managers
     found = {
-        f"{split}.{loader}": manager.split
+        f"{split}.{loader}": manager.get("split")
         for split, loaders in managers.items()
         for loader, manager in loaders.items()
     }
