@@ -126,6 +126,11 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
         ('{"format": 2, "tokenizer": {}}', "has format 2"),
         ('{"format": 1, "tokenizer": {"_target_": "os.system", "command": "x"}}', "--trust"),
         ('{"format": 1}', "has format 1"),
+        (
+            '{"format": 1, "tokenizer": {"_target_": "xlm_mlm.data.tokenizers.load_tokenizer", '
+            '"pretrained_model_name_or_path": "../elsewhere"}}',
+            "takes the tokenizer from '../elsewhere'; it must be 'tokenizer', beside it",
+        ),
     ],
 )
 def test_a_strange_specification_is_refused(tmp_path, content, message):

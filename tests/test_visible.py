@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from xlm_mlm.visible import quoted, readable, visible
+from xlm_mlm.visible import excerpt, quoted, readable, visible
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,16 @@ def test_the_quoted_text_tells_texts_apart():
 
 def test_a_heading_keeps_its_spaces():
     assert readable("two words\n\u202e") == r"two words\x0a\u202e"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ab\n", r'"ab\n"'),
+        ("abcdef", '"abcdef"'),
+        ("abcdefg", '"abcde…"'),
+        ("\x1b[1m", r'"\u001b[1m"'),
+    ],
+)
+def test_a_message_shows_the_beginning(text, shown):
+    assert excerpt(text, 6) == shown

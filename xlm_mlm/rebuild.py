@@ -167,9 +167,7 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
     found = specification.get("format") if isinstance(specification, dict) else None
     if found != FORMAT or not isinstance(specification.get("tokenizer"), dict):
         raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
-    config = specification["tokenizer"]
-    if config.get("pretrained_model_name_or_path") == _TOKENIZER_FOLDER:
-        config = config | {"pretrained_model_name_or_path": str(folder / _TOKENIZER_FOLDER)}
+    config = _beside(folder, specification["tokenizer"], trust)
     return Saved(
         model=RotaryTransformerMLMModel.from_pretrained(folder),
         tokenizer=build_tokenizer(config, trust),
@@ -178,6 +176,19 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
         add_bos=specification.get("add_bos") is True,
         add_eos=specification.get("add_eos") is True,
     )
+
+
+def _beside(folder: Path, config: dict[str, Any], trust: bool) -> dict[str, Any]:
+    """A specified tokenizer, whose files must be in the folder."""
+    named = config.get("pretrained_model_name_or_path")
+    if named == _TOKENIZER_FOLDER:
+        return config | {"pretrained_model_name_or_path": str(folder / _TOKENIZER_FOLDER)}
+    if named is not None and not trust:
+        raise ValueError(
+            f"{folder / SPECIFICATION} takes the tokenizer from {named!r}; it must be "
+            f"{_TOKENIZER_FOLDER!r}, beside it. --trust allows others"
+        )
+    return config
 
 
 def _without_modules(saved: Saved) -> Saved:

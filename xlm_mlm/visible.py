@@ -26,6 +26,11 @@ def quoted(text: str) -> str:
     return readable(json.dumps(text, ensure_ascii=False))
 
 
+def excerpt(text: str, most: int = 60) -> str:
+    """A text in quotes for a message: its first characters, at most so many."""
+    return quoted(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
 def _escape(char: str) -> str:
     if unicodedata.category(char) not in _HIDDEN:
         return char

@@ -167,6 +167,13 @@ def test_bytes():
     assert [t.position for t in found.tokens] == [2, 3]
 
 
+def test_half_a_surrogate_pair_is_refused():
+    model = RotaryTransformerMLMModel(263, 32, 1, 2, rotary_emb_dim=16, mask_idx=2)
+    one = Filler(Saved(model, ByteTokenizer(), {}), device="cpu")
+    with pytest.raises(ValueError, match=r"ud800 \[MASK\].* can.t be tokenised"):
+        one.fill("\ud800 [MASK]")
+
+
 class Renamed(SimpleSpaceTokenizer):
     """Whose mask token has another name."""
 
@@ -193,6 +200,8 @@ def test_another_name_of_the_mask():
         ("", {}, "has no blank"),
         ("1 [MASK] nine", {}, "can't be tokenised: Token nine"),
         ("[MASK] " * 9, {}, "has 11 tokens; the model takes 8"),
+        ("1 [MASK] " + "2 " * 500 + "nine", {}, r'text "1 \[MASK\] 2 [2 ]*…" can.t be tokenised'),
+        ("\x1b[1m" * 3, {}, r"\\u001b\[1m.*can.t be tokenised"),
         ("[MASK]", {"candidates": 0}, "candidates is 0"),
         ("[MASK]", {"max_new_tokens": -1}, "max_new_tokens is -1"),
         ("[MASK]", {"seed": -1}, "seed"),

@@ -17,6 +17,7 @@ from xlm_mlm.commands.report import report
 from xlm_mlm.commands.save import save
 from xlm_mlm.commands.terminal import coloured, paint
 from xlm_mlm.plugin.entries import message_of
+from xlm_mlm.visible import readable
 
 # What a shell reports for a program that an interrupt or a closed pipe ended.
 _INTERRUPTED = 130
@@ -154,7 +155,9 @@ def _message(error: Exception) -> str:
 
 
 def _complain(text: str) -> None:
-    print(paint("error:", "bold", "red", on=coloured(sys.stderr)), text, file=sys.stderr)
+    # What a message quotes may come from a file, and must not control the terminal.
+    label = paint("error:", "bold", "red", on=coloured(sys.stderr))
+    print(label, readable(text), file=sys.stderr)
 
 
 def _write_no_more() -> None:

@@ -148,14 +148,21 @@ def _json(text: str, found: Iterable[Any], checkpoint: Path, weights: str) -> st
             "candidates": [
                 {
                     "text": each.text,
-                    "score": each.score if math.isfinite(each.score) else None,
+                    "score": _finite(each.score),
                     "tokens": [_token(asdict(token)) for token in each.tokens],
                 }
                 for each in found
             ],
-        }
+        },
+        allow_nan=False,
     )
 
 
 def _token(fields: dict[str, Any]) -> dict[str, Any]:
+    fields = {**fields, "p": _finite(fields["p"])}
     return {("pass" if key == "step" else key): value for key, value in fields.items()}
+
+
+def _finite(value: float) -> float | None:
+    """A number that JSON knows."""
+    return value if math.isfinite(value) else None

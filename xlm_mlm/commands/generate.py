@@ -17,6 +17,7 @@ def generate(cfg: Any) -> None:
 
     from xlm_mlm.generation.job import run
     from xlm_mlm.plugin.entries import message_of
+    from xlm_mlm.visible import readable
 
     expected = (ValueError, LookupError, OSError, InstantiationException, OmegaConfBaseException)
     try:
@@ -29,5 +30,5 @@ def generate(cfg: Any) -> None:
             traceback.print_exc()
         cause = error.__cause__ if isinstance(error, InstantiationException) else None
         message = message_of(cause or error) or type(error).__name__
-        print(f"error: {message} (+generation.debug=true shows more)", file=sys.stderr)
+        print(f"error: {readable(message)} (+generation.debug=true shows more)", file=sys.stderr)
         raise SystemExit(1) from None

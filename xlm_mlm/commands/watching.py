@@ -54,7 +54,7 @@ class Watcher:
         """What a terminal shows: how far it is, the text, and what the colours mean."""
         blanks = sum(token == self.filler.mask_id for token in view.ids)
         known = [p for p in view.p if p is not None]
-        parts = [f"pass {view.step}", f"{blanks} blanks left"]
+        parts = [f"pass {view.step}", f"{blanks} {'blank' if blanks == 1 else 'blanks'} left"]
         if known:
             parts.append(f"mean confidence {sum(known) / len(known):.2f}")
         head = Text(", ".join(parts), style="bold")

@@ -17,6 +17,7 @@ from xlm_mlm.generation.options import choose_device
 from xlm_mlm.predictor_mlm import MLMPredictor
 from xlm_mlm.rebuild import Saved, load, rebuild
 from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
+from xlm_mlm.visible import excerpt
 
 MASK = "[MASK]"
 _OPTIONS = ("confidence", "threshold", "confidence_temperature", "temperature", "top_k", "top_p")
@@ -203,12 +204,14 @@ class Filler:
             text = text.replace(MASK, mask)
         try:
             ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        except (ValueError, KeyError) as error:  # a word that the tokenizer lacks
-            raise ValueError(f"the text {text!r} can't be tokenised: {error}") from error
+        # A word that the tokenizer lacks; half a surrogate pair is a TypeError to some.
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"the text {excerpt(text)} can't be tokenised: {error}") from error
         ids += [self.mask_id] * new
         if self.mask_id not in ids:
             raise ValueError(
-                f"the text {text!r} has no blank; put {mask} where a token is to be filled in"
+                f"the text {excerpt(text)} has no blank; put {mask} where a token is to be "
+                "filled in"
             )
         # A text that goes on has not ended.
         row = [*self.before, *ids, *([] if new else self.after)]
@@ -218,8 +221,8 @@ class Filler:
         unknown = getattr(self.tokenizer, "unk_token_id", None)
         if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:
             raise ValueError(
-                f"the text {text!r} holds something that the tokenizer has no token for (token "
-                f"{ids.index(unknown)} became {self.tokenizer.unk_token})"
+                f"the text {excerpt(text)} holds something that the tokenizer has no token for "
+                f"(token {ids.index(unknown)} became {self.tokenizer.unk_token})"
             )
         return torch.tensor(row)
 
