@@ -6,9 +6,11 @@ unless trusted.
 """
 
 import importlib
+import io
 import json
 import re
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,8 +170,10 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
     if found != FORMAT or not isinstance(specification.get("tokenizer"), dict):
         raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
     config = _beside(folder, specification["tokenizer"], trust)
+    with redirect_stdout(io.StringIO()):  # the hub's library announces what it does
+        model = RotaryTransformerMLMModel.from_pretrained(folder)
     return Saved(
-        model=RotaryTransformerMLMModel.from_pretrained(folder),
+        model=model,
         tokenizer=build_tokenizer(config, trust),
         tokenizer_config=config,
         predictor=_options(specification.get("predictor")),

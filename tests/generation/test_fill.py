@@ -89,6 +89,18 @@ def test_the_best_of_many_candidates_are_the_best_there_are():
     assert [c.text for c in found] == [" ".join(map(name, pair)) for pair in best]
 
 
+def test_a_model_that_is_sure_of_its_tokens_is_warmed_until_others_are_drawn():
+    # At the first temperature another token has a chance of e^-18, in the last round one in two.
+    table = torch.zeros(4, V)
+    table[:, 9] = 18
+    one = Filler(Saved(TableModel(table), SimpleSpaceTokenizer.for_numbers(5), {}), device="cpu")
+    found = one.fill("[MASK] [MASK]", 20)
+    assert len(found) > 10
+    for candidate in found:
+        p = [float(table[0].softmax(-1)[t.token_id]) for t in candidate.tokens]
+        assert candidate.score == pytest.approx(sum(map(math.log, p)), abs=1e-3)
+
+
 def test_draws_depend_on_the_seed_alone():
     one = filler()
     first = one.fill("[MASK] [MASK] [MASK]", 8, seed=1)

@@ -97,7 +97,7 @@ def fill(
         if as_json:
             typer.echo(_json(each, found, checkpoint, filler.weights))
         else:
-            typer.echo(_plain(found, sys.stdout.isatty()))
+            typer.echo(_plain(found, candidates > 1, sys.stdout.isatty()))
 
 
 def _texts(text: str | None, file: Path | None) -> list[str]:
@@ -124,10 +124,10 @@ def _lines(content: str, source: str) -> list[str]:
     return lines
 
 
-def _plain(found: list[Any], terminal: bool) -> str:
+def _plain(found: list[Any], scores: bool, terminal: bool) -> str:
     from xlm_mlm.visible import readable
 
-    if len(found) == 1:
+    if not scores:
         # As it is for a file or a pipe; a terminal gets no control characters.
         return _on_terminal(found[0].text) if terminal else found[0].text
     return "\n".join(f"{each.score:9.4f}  {readable(each.text)}" for each in found)

@@ -157,7 +157,8 @@ class Filler:
         """Fill every blank of a text.
 
         One blank: the most probable tokens, exactly. Several: one greedy way, and others drawn
-        from the model, each different, best score first.
+        from the model, each different, best score first. Where too few differ, more are drawn at
+        twice the temperature, and again; scores are those of the model as it is.
 
         Args:
             text: with the tokenizer's mask token, or `[MASK]`, for each blank.
@@ -240,9 +241,10 @@ class Filler:
         return self._run(self._predictor(seed, **greedy), row[None], observer)
 
     def _drawn(self, row: Tensor, count: int, seed: int, number: int) -> Any:
-        # A model that was saved to be greedy is drawn from as it is.
-        warm = {} if self.options.get("temperature", 1.0) else {"temperature": 1.0}
-        one = self._predictor(seed, **warm)
+        # A model that was saved to be greedy is drawn from as it is; one that is sure of its
+        # tokens draws the same ones, until it is warmed.
+        temperature = (self.options.get("temperature") or 1.0) * 2**number
+        one = self._predictor(seed, temperature=temperature)
         first = 1 + number * count
         return self._run(one, row.expand(count, -1), _Observer(self, None), first)
 
