@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from xlm_mlm.history.files import write_whole
+
 PACKAGES = ("xlm-mlm", "xlm-core", "torch", "lightning", "hydra-core", "transformers")
 # What changes nothing in a row, or is part of `identity` by other means.
 _OUTSIDE = ("generation", "paths", "loggers", "callbacks", "job_name", "trainer")
@@ -55,10 +57,8 @@ def write_meta(path: Path, run: dict[str, Any], before: dict[str, Any]) -> None:
     made = [before, *before.get("earlier", [])] if before else []
     if earlier := [each for each in made if each["first_sample"] < run["first_sample"]]:
         run = {**run, "earlier": [_without(each, "earlier") for each in earlier]}
-    partial = path.with_name(f".{path.name}.partial")
     text = json.dumps(run, indent=2, default=str, ensure_ascii=False)
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _without(made: dict[str, Any], key: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ The script is put together from the `page_*.js` files here; `packing` says what 
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -15,6 +14,7 @@ from string import Template
 
 from xlm_mlm import __version__
 from xlm_mlm.checks import require_int
+from xlm_mlm.history.files import write_whole
 from xlm_mlm.history.trace import Trace
 from xlm_mlm.report.packing import TokenTable, pack, seal
 from xlm_mlm.visible import readable
@@ -42,14 +42,7 @@ def write_page(
         ValueError: there are no samples, one has no tokens, or `top` is below 1.
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    text = page(traces, title, top)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(Path(path), page(traces, title, top).encode())
 
 
 def page(traces: Sequence[Trace], title: str, top: int) -> str:
