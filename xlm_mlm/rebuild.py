@@ -63,16 +63,26 @@ class Saved:
     add_eos: bool = False
 
 
-def rebuild(config: Mapping[str, Any], trust: bool = False) -> Saved:
+def rebuild(config: Mapping[str, Any], trust: bool = False, source: Any = None) -> Saved:
     """Rebuild tokenizer and model from the config in a training checkpoint.
 
     Args:
         config: as the host saves it.
         trust: call whatever classes it names.
+        source: where it was found, for the message.
 
     Raises:
         ValueError: it names a class that is not on the list, or lacks what is needed.
     """
+    try:
+        return _rebuilt(config, trust)
+    except ValueError as error:
+        if source is None:
+            raise
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _rebuilt(config: Mapping[str, Any], trust: bool) -> Saved:
     components = config.get("global_components")
     made_of = components.get("tokenizer") if isinstance(components, Mapping) else None
     model = config.get("model")

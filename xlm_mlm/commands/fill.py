@@ -97,14 +97,15 @@ def fill(
         if as_json:
             typer.echo(_json(each, found, checkpoint, filler.weights))
         else:
-            typer.echo(_plain(found, candidates > 1, sys.stdout.isatty()))
+            # Not by typer, which takes escapes out of what is piped.
+            print(_plain(found, candidates > 1, sys.stdout.isatty()), flush=True)
 
 
 def _texts(text: str | None, file: Path | None) -> list[str]:
     if file is not None and text is not None:
         raise ValueError(f"both a text and --file {file} are given; give one of them")
     if file is not None:
-        return _lines(file.read_text(encoding="utf-8"), str(file))
+        return _lines(_read(file), str(file))
     if text is not None and text != "-":
         return [text]
     if text is None and sys.stdin.isatty():
@@ -115,7 +116,15 @@ def _texts(text: str | None, file: Path | None) -> list[str]:
     return _lines(sys.stdin.read(), "stdin")
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8: {error}") from error
+
+
 def _lines(content: str, source: str) -> list[str]:
+    content = content.removeprefix("\ufeff")  # a byte order mark
     lines = [line.rstrip("\r") for line in content.split("\n") if line.strip()]
     if not lines:
         raise ValueError(

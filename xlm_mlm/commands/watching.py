@@ -27,26 +27,26 @@ class Watcher:
 
     def __init__(self, filler: Any, stream: Any, delay: float) -> None:
         self.filler, self.delay = filler, delay
-        self.colour = coloured(stream)
-        self.console = Console(file=stream, no_color=not self.colour, highlight=False)
-        self._live: Live | None = None
-        if self.console.is_terminal and self.colour:
-            self._live = Live(console=self.console, auto_refresh=False)
+        colour = coloured(stream)
+        # Told, since rich has an opinion of its own, and other variables to form it.
+        self.console = Console(file=stream, force_terminal=colour, highlight=False)
+        self._live = Live(console=self.console, auto_refresh=False) if colour else None
 
     def __enter__(self) -> "Watcher":
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._live is not None:
+        if self._live is not None and self._live.is_started:
             self._live.stop()
+            self.console.print()  # apart from what follows
 
     def __call__(self, view: Any) -> None:
         """Show the text after a pass."""
         if self._live is None:
-            self.console.print(Text.assemble(f"pass {view.step}: ", self._running(view)))
+            line = Text.assemble(f"pass {view.step}: ", self._running(view))
+            self.console.print(line, soft_wrap=True)
             return
+        self._live.start()  # once; not for a text that is refused
         self._live.update(self.draw(view), refresh=True)
         time.sleep(self.delay)
 
@@ -103,7 +103,7 @@ class Watcher:
 
 
 def _style(p: float, new: bool) -> str:
-    place = min(max(p, 0.0), 1.0) * (len(_RAMP) - 1)
+    place = (min(max(p, 0.0), 1.0) if p == p else 0.0) * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
     pair = zip(_RAMP[low], _RAMP[low + 1], strict=True)
     red, green, blue = (round(a + (b - a) * (place - low)) for a, b in pair)

@@ -100,7 +100,7 @@ class Filler:
         frame: bool | None = None,
     ) -> None:
         self.tokenizer, self.weights = saved.tokenizer, weights
-        self.device = choose_device(device)
+        self.device = choose_device(device, name="device")
         self.model = saved.model.to(self.device).eval()
         self.mask_id = require_token_id(self.tokenizer, "mask", "find the blanks")
         kept = {key: saved.predictor.get(key) for key in _OPTIONS if key in saved.predictor}
@@ -139,10 +139,7 @@ class Filler:
                 )
             return cls(load(path, trust), **more)
         checkpoint = read_checkpoint(path)
-        try:
-            saved = rebuild(checkpoint.config, trust)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        saved = rebuild(checkpoint.config, trust, path)
         return cls(saved, checkpoint.apply(saved.model, weights), **more)
 
     def fill(

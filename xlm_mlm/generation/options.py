@@ -104,35 +104,36 @@ def read_options(cfg: DictConfig) -> GenerationOptions:
     return options
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
+def choose_device(asked: str, local_rank: int = 0, name: str = "generation.device") -> torch.device:
     """The device to run on.
 
     Args:
-        name: as in `GenerationOptions`.
+        asked: as in `GenerationOptions`.
         local_rank: the number of this process on its machine, which takes the GPU of that number.
+        name: of the option, for the message.
 
     Raises:
         ValueError: there is no such device here.
     """
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if asked == "auto":
+        asked = "cuda" if has_cuda else "mps" if has_mps else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(asked)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"generation.device is {name!r}; it must be auto, cpu, cuda, cuda:N or mps"
+            f"{name} is {asked!r}; it must be auto, cpu, cuda, cuda:N or mps"
         ) from error
     there = {"cpu": True, "cuda": has_cuda, "mps": has_mps}
     if device.type == "cuda" and has_cuda:
         number = local_rank if device.index is None else device.index
         if number >= torch.cuda.device_count():
             raise ValueError(
-                f"generation.device is {name!r}, number {number}; this machine has "
+                f"{name} is {asked!r}, number {number}; this machine has "
                 f"{torch.cuda.device_count()} CUDA devices, from 0 on"
             )
         return torch.device("cuda", number)
     if not there.get(device.type, False):
         usable = ", ".join(kind for kind, usable in there.items() if usable)
-        raise ValueError(f"generation.device is {name!r}, which is not here; usable: {usable}")
+        raise ValueError(f"{name} is {asked!r}, which is not here; usable: {usable}")
     return device
