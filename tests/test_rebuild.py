@@ -1,25 +1,15 @@
 """Rebuilding from a saved config: what is allowed, what is refused, and a folder's round trip."""
 
-import copy
 import json
 
 import pytest
 import torch
-from tiny_checkpoints import CONFIG, MASK, NUMBERS, network
+from tiny_checkpoints import CONFIG, MASK, NUMBERS, changed, network
 from xlm.datamodule import SimpleSpaceTokenizer
 
 from xlm_mlm import RotaryTransformerMLMModel
 from xlm_mlm.data.tokenizers import ByteTokenizer
 from xlm_mlm.rebuild import SPECIFICATION, Saved, build_tokenizer, load, rebuild, save
-
-
-def changed(*path, value):
-    config = copy.deepcopy(CONFIG)
-    node = config
-    for key in path[:-1]:
-        node = node[key]
-    node[path[-1]] = value
-    return config
 
 
 def test_the_model_and_the_tokenizer_of_a_config():

@@ -1,5 +1,7 @@
 """Checkpoints of untrained networks, in the host's form."""
 
+import copy
+
 import torch
 
 from xlm_mlm import RotaryTransformerMLMModel
@@ -36,6 +38,16 @@ CONFIG = {
         "dataset_managers": {"train": {"lm": {"collator": {"add_bos": True, "add_eos": False}}}}
     },
 }
+
+
+def changed(*path, value):
+    """`CONFIG` with another value, at a path of keys."""
+    config = copy.deepcopy(CONFIG)
+    node = config
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return config
 
 
 def network(seed, **options):

@@ -1,6 +1,5 @@
 """`xlm-mlm fill`: where texts come from, what is printed, options, errors in one line."""
 
-import copy
 import io
 import json
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_checkpoints import CONFIG, write_checkpoint
+from tiny_checkpoints import CONFIG, changed, write_checkpoint
 
 from xlm_mlm.commands import cli
 from xlm_mlm.generation.fill import Filler
@@ -22,15 +21,6 @@ CONTENT = b"1 [MASK]\r\n\r\n  \n[MASK] 2 [MASK]\n\n3 4 [MASK]"
 THREE = "[MASK] [MASK] [MASK]"
 WEIGHTS = ("raw", "ema", "auto")
 ESCAPE = "\x1b"
-
-
-def changed(*path, value):
-    config = copy.deepcopy(CONFIG)
-    node = config
-    for key in path[:-1]:
-        node = node[key]
-    node[path[-1]] = value
-    return config
 
 
 def escaping():

@@ -1,43 +1,14 @@
 """The page: what a plugin says stays text, failures come first, and the colours can be read."""
 
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
+from html_pages import Page
 from made_up_reports import SAID, report, result
 
 SHOWN = SAID.replace("\x1b", r"\x1b").replace("\x00", r"\x00")
 SHOWN = SHOWN.replace("\ud800", r"\ud800").replace("\u202e", r"\u202e")
-VOID = {"meta", "input"}
-
-
-class Page(HTMLParser):
-    """The elements of a page as (tag, attributes, text), and whether every tag was closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open, self.balanced = [], [], True
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append([tag, dict(attrs), ""])
-        if tag not in VOID:
-            self.open.append(self.elements[-1])
-
-    def handle_endtag(self, tag):
-        self.balanced &= bool(self.open) and self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        for element in self.open:
-            element[2] += data
-
-    def all(self, tag, **attrs):
-        return [e for e in self.elements if e[0] == tag and attrs.items() <= e[1].items()]
-
-    def texts(self, tag):
-        return [element[2] for element in self.all(tag)]
 
 
 def test_what_a_plugin_says_stays_text():
