@@ -13,6 +13,8 @@ from xlm_process import TINY_MODEL, read_rows
 
 from xlm_mlm import MLMPredictor
 from xlm_mlm.commands.generate import generate
+from xlm_mlm.generation import job as job_module
+from xlm_mlm.generation.files import locked
 from xlm_mlm.generation.job import run
 from xlm_mlm.history.reading import read_traces
 
@@ -196,6 +198,25 @@ def test_predictions_that_are_there(job):
     new = job("+generation.limit=2", "+generation.if_exists=replace")
     assert len(new.rows) == 2
     assert "earlier" not in new.meta
+
+
+def test_no_other_run_gets_at_the_folder_from_first_to_last(job, tmp_path, monkeypatch):
+    def refused(*args):
+        with pytest.raises(ValueError, match="in use by another run"), locked(tmp_path / "out"):
+            pass
+
+    for module, name in (
+        (job_module, "prepare"),
+        (job_module, "publish"),
+        (MLMPredictor, "predict"),
+    ):
+        before = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *args, before=before, **more: (refused(), before(*args, **more))[1]
+        )
+    assert len(job("+generation.limit=2").rows) == 2
+    with locked(tmp_path / "out"):
+        pass
 
 
 def test_records_are_named_by_the_rows_whatever_the_fields(job):

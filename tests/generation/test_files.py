@@ -1,10 +1,13 @@
 """Unfinished files are taken up at a whole batch, wherever torn; merging misses nothing."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
+from xlm_mlm.generation import files
 from xlm_mlm.generation.files import (
     HISTORY,
     META,
@@ -13,6 +16,7 @@ from xlm_mlm.generation.files import (
     collect,
     discard_parts,
     line_of,
+    locked,
     partial_path,
     prepare,
     publish,
@@ -103,7 +107,7 @@ def test_another_runs_file_is_left_alone(tmp_path):
 
 def test_two_processes_cannot_write_one_file(tmp_path):
     first = opened(tmp_path)
-    with pytest.raises(ValueError, match="being written by another process"):
+    with pytest.raises(ValueError, match="is in use by another run"):
         opened(tmp_path)
     first.close()
     opened(tmp_path).close()
@@ -260,8 +264,55 @@ def test_unfinished_files_of_another_run_are_not_touched_unless_told(tmp_path):
 
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "x").write_text("")
-    with pytest.raises(ValueError, match="output_dir is .*x, which is a file"):
-        prepare(tmp_path / "x", 1, "r", "error")
+    with (
+        pytest.raises(ValueError, match="output_dir is .*x, which is a file"),
+        locked(tmp_path / "x"),
+    ):
+        pass
+
+
+def test_one_run_at_a_time_looks_at_a_folder(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with locked(folder):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="is in use by another run; wait"), locked(folder):
+                pass
+    assert not list(folder.iterdir())
+    # One that was killed leaves a file, which holds nobody up.
+    (folder / f".{PREDICTIONS}.lock").touch()
+    with locked(folder):
+        pass
+
+
+def test_a_lock_on_a_file_that_is_gone_is_none(tmp_path, monkeypatch):
+    # The run that held it ended between our opening of the file and our locking of it.
+    path = tmp_path / f".{PREDICTIONS}.lock"
+
+    def late(file, path, lock=files._lock):
+        path.unlink()
+        lock(file, path)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with pytest.raises(ValueError, match="is in use by another run"), locked(tmp_path):
+        pass
+    assert not path.exists()
+
+
+def test_what_a_killed_run_left_of_its_end_goes(tmp_path):
+    for name in (f".{PREDICTIONS}.merged", f".{META}.123.partial"):
+        (tmp_path / name).write_text("half")
+    filled(tmp_path, BATCHES[:1])
+    prepare(tmp_path, 1, "r", "error")
+    merge(tmp_path, 1, {"a": 3}, 0)
+    assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_a_full_disk_is_said_of_the_file(tmp_path):
+    part = opened(tmp_path)
+    part._file = Path("/dev/full").open("wb")  # noqa: SIM115 - its close would fail as well
+    with pytest.raises(OSError, match=r"No space left on device.*0of1\.partial"):
+        part.write([row(0)])
 
 
 def test_a_strange_line_is_named(tmp_path):

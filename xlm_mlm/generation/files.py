@@ -8,11 +8,14 @@ same run. Every step of the end can be done again, so that a run may be stopped 
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from xlm_mlm.history.files import naming_file
 
 PREDICTIONS = "predictions.jsonl"
 META = "predictions.meta.json"
@@ -82,14 +85,16 @@ class PartialFile:
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append a batch's rows, and hand them to the operating system."""
-        self._file.write(b"".join(line_of(row) for row in rows))
-        self._file.flush()
+        with naming_file(self.path):
+            self._file.write(b"".join(line_of(row) for row in rows))
+            self._file.flush()
 
     def close(self) -> None:
         """Make sure of what was written."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with naming_file(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
 
 
 OTHER_RUN = (
@@ -103,8 +108,40 @@ def partial_path(folder: Path, rank: int, world: int) -> Path:
     return folder / f".{PREDICTIONS}.{rank}of{world}.partial"
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder, from before it is looked at until all is in place.
+
+    The lock ends with the process, however that ends; the file goes with an orderly end.
+
+    Raises:
+        ValueError: it is a file, or another run is writing to it.
+        OSError: the folder can't be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"generation.output_dir is {folder}, which is a file; it must be a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{PREDICTIONS}.lock"
+    with path.open("ab") as file:
+        _lock(file, path)
+        if not _still_there(file, path):  # it went with a run that ended just now
+            raise ValueError(f"{path} {_LOCKED}")
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
+
+
+def _still_there(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def prepare(folder: Path, world: int, run: str, if_exists: str, history: bool = False) -> int:
-    """Make the folder ready for a run; done once, before any process writes.
+    """Make the folder ready for a run; done once, in `locked`, before any process writes.
 
     Args:
         folder: where the predictions go.
@@ -121,10 +158,9 @@ def prepare(folder: Path, world: int, run: str, if_exists: str, history: bool = 
         to do with them; or a file that is there is damaged.
         OSError: the folder can't be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"generation.output_dir is {folder}, which is a file; it must be a folder")
-    folder.mkdir(parents=True, exist_ok=True)
     begun = _begun(folder, world, run, discard=if_exists == "replace")
+    for path in folder.glob(f".{META}.*.partial"):  # of a run that was killed as it wrote it
+        path.unlink()
     finished = folder / PREDICTIONS
     if history and begun is None and if_exists != "replace":
         _refuse_records(folder)
@@ -227,7 +263,7 @@ def collect(folder: Path, world: int, expected: dict[str, int | None], start: in
     merged = _merged(folder)
     new = 0
     try:
-        with merged.open("wb") as out:
+        with naming_file(merged), merged.open("wb") as out:
             kept = islice(read_rows(folder / PREDICTIONS), start)
             out.writelines(line_of(row) for row in kept)
             for name, rows in expected.items():
@@ -260,7 +296,7 @@ def discard_parts(folder: Path, world: int) -> None:
 
 
 def _merged(folder: Path) -> Path:
-    return folder / f".{PREDICTIONS}.{os.getpid()}.merged"
+    return folder / f".{PREDICTIONS}.merged"
 
 
 def _gap(folder: Path, name: str, number: int, found: Any) -> str:
@@ -341,4 +377,7 @@ def _lock(file: Any, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise ValueError(f"{path} is being written by another process; wait for it") from error
+        raise ValueError(f"{path} {_LOCKED}") from error
+
+
+_LOCKED = "is in use by another run; wait for it, or give another generation.output_dir"

@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from xlm_mlm.generation.files import (
     PartialFile,
     collect,
     discard_parts,
+    locked,
     prepare,
     publish,
     read_meta,
@@ -90,6 +91,10 @@ class _Run:
         )
 
     def run(self) -> Path:
+        with locked(self.folder) if self.processes.rank == 0 else nullcontext():
+            return self._run()
+
+    def _run(self) -> Path:
         first, start = self.processes.rank == 0, 0
         if first:
             start = prepare(
