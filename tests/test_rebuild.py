@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny_checkpoints import CONFIG, MASK, NUMBERS, changed, network
 from xlm.datamodule import SimpleSpaceTokenizer
 
@@ -51,6 +52,47 @@ def test_what_is_not_on_the_list_is_refused(path, value, message, monkeypatch):
     monkeypatch.setattr("os.system", lambda command: pytest.fail("it was called"))
     with pytest.raises(ValueError, match=message):
         rebuild(changed(*path, value=value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_layers", 10**9),
+        ("d_model", 10**9),
+        ("dim_feedforward", 1e9),
+        ("num_embeddings", 10**9),
+    ],
+)
+def test_a_model_far_larger_than_its_weights_is_not_built(tmp_path, key, value):
+    tensors = rebuild(CONFIG).model.state_dict()
+    with pytest.raises(ValueError, match=f"model.{key} is .*weights are of a smaller model"):
+        rebuild(changed("model", key, value=value), tensors=tensors)
+    save(rebuild(CONFIG), tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match=f"saved can.t be loaded: model.{key} is "):
+        load(tmp_path / "saved")
+
+
+def test_a_vocabulary_of_billions_is_not_made():
+    path = ("global_components", "tokenizer", "vocab_size")
+    with pytest.raises(ValueError, match="tokenizer.vocab_size is 1000000000; above 10,000,000"):
+        rebuild(changed(*path, value=10**9))
+
+
+def test_the_hosts_loader_that_runs_code_of_repositories_is_not_called():
+    config = {"_target_": "xlm.datamodule.load_auto_tokenizer"}
+    with pytest.raises(ValueError, match="which is not on the list"):
+        build_tokenizer(config | {"pretrained_model_name_or_path": "some/name"})
+
+
+def test_a_tokenizer_that_is_not_here_is_named():
+    config = {
+        "_target_": "xlm.datamodule.BertTokenizerFast.from_pretrained",
+        "pretrained_model_name_or_path": "no/such-name",
+    }
+    with pytest.raises(ValueError, match="'no/such-name' can't be loaded from this machine; fetch"):
+        build_tokenizer(config)
 
 
 def test_trust_allows_any_class():
@@ -131,6 +173,33 @@ def test_a_strange_specification_is_refused(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 99_999, None])
+def test_a_damaged_model_is_named(tmp_path, file, content):
+    save(rebuild(CONFIG), tmp_path / "saved")
+    path = tmp_path / "saved" / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="the model in .*saved can.t be loaded: ."):
+        load(tmp_path / "saved")
+
+
+def test_a_folder_that_cannot_be_written_is_not_there(tmp_path, monkeypatch):
+    saved = rebuild(CONFIG)
+    (tmp_path / "empty").mkdir()
+
+    def full(self, folder):
+        (folder / "half").write_text("")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(type(saved.model), "save_pretrained", full)
+    for name in ("empty", "new"):
+        with pytest.raises(OSError, match=f"No space left.*{name}"):
+            save(saved, tmp_path / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 def test_the_specification_is_readable(tmp_path):

@@ -8,12 +8,18 @@ unless trusted.
 import importlib
 import io
 import json
+import math
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 SPECIFICATION = "tokenizer_spec.json"
 FORMAT = 1
@@ -28,9 +34,10 @@ _FROM_FILES = (
     "xlm.datamodule.BertTokenizerFast.from_pretrained",
     "xlm.datamodule.EsmTokenizer.from_pretrained",
     "xlm.datamodule.GPT2TokenizerFast.from_pretrained",
-    "xlm.datamodule.load_auto_tokenizer",
 )
 """Those that would ask the hub for what is not on this machine."""
+_LARGEST = 10_000_000
+"""Of the numbers of a tokenizer's config, such as its vocabulary's size, unless trusted."""
 
 TOKENIZERS = (
     "xlm_mlm.data.tokenizers.ByteTokenizer",
@@ -63,26 +70,33 @@ class Saved:
     add_eos: bool = False
 
 
-def rebuild(config: Mapping[str, Any], trust: bool = False, source: Any = None) -> Saved:
+def rebuild(
+    config: Mapping[str, Any],
+    trust: bool = False,
+    source: Any = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> Saved:
     """Rebuild tokenizer and model from the config in a training checkpoint.
 
     Args:
         config: as the host saves it.
         trust: call whatever classes it names.
         source: where it was found, for the message.
+        tensors: the weights; a model that is far larger is not built.
 
     Raises:
         ValueError: it names a class that is not on the list, or lacks what is needed.
     """
+    sizes = None if tensors is None else [each.numel() for each in tensors.values()]
     try:
-        return _rebuilt(config, trust)
+        return _rebuilt(config, trust, sizes)
     except ValueError as error:
         if source is None:
             raise
         raise ValueError(f"{source}: {error}") from error
 
 
-def _rebuilt(config: Mapping[str, Any], trust: bool) -> Saved:
+def _rebuilt(config: Mapping[str, Any], trust: bool, sizes: list[int] | None) -> Saved:
     components = config.get("global_components")
     made_of = components.get("tokenizer") if isinstance(components, Mapping) else None
     model = config.get("model")
@@ -94,7 +108,7 @@ def _rebuilt(config: Mapping[str, Any], trust: bool) -> Saved:
     tokenizer = build_tokenizer(made_of, trust)
     collator = _collator(config)
     return Saved(
-        model=_call(model, MODELS, "model", trust, tokenizer),
+        model=_call(model, MODELS, "model", trust, tokenizer, sizes),
         tokenizer=tokenizer,
         tokenizer_config=made_of,
         predictor=_options(config.get("predictor")),
@@ -119,15 +133,31 @@ def build_tokenizer(config: Mapping[str, Any], trust: bool = False) -> Any:
             )
         if target in _FROM_FILES:
             config["local_files_only"] = True
+        for key, value in config.items():
+            if isinstance(value, int | float) and value > _LARGEST:
+                raise ValueError(
+                    f"tokenizer.{key} is {value}; above {_LARGEST:,} --trust must allow it"
+                )
     # The host's default for tokenizers that have a name, left behind by those that have none.
     if config.get("pretrained_model_name_or_path", "") is None:
         del config["pretrained_model_name_or_path"]
     allowed = {name: name for name in TOKENIZERS}
-    return _call(config, allowed, "tokenizer", trust, None)
+    try:
+        return _call(config, allowed, "tokenizer", trust, None)
+    except ValueError as error:
+        if not config.get("local_files_only"):
+            raise
+        name = config.get("pretrained_model_name_or_path")
+        raise ValueError(
+            f"the tokenizer {name!r} can't be loaded from this machine; fetch it first, by "
+            f"training with it or with --trust ({error})"
+        ) from error
 
 
 def save(saved: Saved, folder: str | Path) -> None:
     """Write the model with `save_pretrained`, and beside it what makes its tokenizer.
+
+    The folder appears whole or not at all.
 
     Raises:
         ValueError: the folder exists and holds something.
@@ -136,7 +166,20 @@ def save(saved: Saved, folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists; give a folder that does not, or an empty one")
-    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        _write(saved, partial)
+        if folder.exists():  # empty; Windows moves nothing onto a folder
+            folder.rmdir()
+        partial.rename(folder)
+    except SafetensorError as error:  # its own, for a full disk
+        raise OSError(None, f"cannot be written: {error}", str(folder)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(saved: Saved, folder: Path) -> None:
     config = dict(saved.tokenizer_config)
     try:
         saved.tokenizer.save_pretrained(folder / _TOKENIZER_FOLDER)
@@ -180,8 +223,13 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
     if found != FORMAT or not isinstance(specification.get("tokenizer"), dict):
         raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
     config = _beside(folder, specification["tokenizer"], trust)
-    with redirect_stdout(io.StringIO()):  # the hub's library announces what it does
-        model = RotaryTransformerMLMModel.from_pretrained(folder)
+    try:
+        _refuse_giants(*_of_folder(folder))
+        with redirect_stdout(io.StringIO()):  # the hub's library announces what it does
+            model = RotaryTransformerMLMModel.from_pretrained(folder)
+    except Exception as error:  # what the libraries make of damaged files
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"the model in {folder} can't be loaded: {reason}") from error
     return Saved(
         model=model,
         tokenizer=build_tokenizer(config, trust),
@@ -190,6 +238,15 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
         add_bos=specification.get("add_bos") is True,
         add_eos=specification.get("add_eos") is True,
     )
+
+
+def _of_folder(folder: Path) -> tuple[Mapping[str, Any], list[int]]:
+    """The arguments of the model that `save_pretrained` wrote, and its tensors' sizes."""
+    arguments = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(arguments, dict):
+        raise ValueError("config.json holds no object")
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return arguments, [math.prod(file.get_slice(key).get_shape()) for key in file.keys()]  # noqa: SIM118 - no dict
 
 
 def _beside(folder: Path, config: dict[str, Any], trust: bool) -> dict[str, Any]:
@@ -215,6 +272,7 @@ def _call(
     what: str,
     trust: bool,
     tokenizer: Any,
+    sizes: list[int] | None = None,
 ) -> Any:
     """Call what a config names, with its plain values."""
     target = config.get("_target_")
@@ -228,11 +286,23 @@ def _call(
         for key, value in config.items()
         if not (key.startswith("_") and key.endswith("_"))
     }
+    if sizes is not None:
+        _refuse_giants(arguments, sizes)
     made = _find(allowed.get(target, target), what)
     try:
         return made(**arguments)
     except Exception as error:  # theirs: anything may go wrong in it
-        raise ValueError(f"the {what} {target} can't be made: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"the {what} {target} can't be made: {reason}") from error
+
+
+def _refuse_giants(arguments: Mapping[str, Any], sizes: list[int]) -> None:
+    """Compare a model's numbers with its weights: to build 10**9 layers would take for ever."""
+    most = dict.fromkeys(("num_embeddings", "d_model", "dim_feedforward", "nhead"), max(sizes))
+    for key, limit in {**most, "num_layers": len(sizes)}.items():
+        value = arguments.get(key)
+        if isinstance(value, int | float) and value > limit:
+            raise ValueError(f"model.{key} is {value}, and the weights are of a smaller model")
 
 
 def _find(target: str, what: str) -> Any:

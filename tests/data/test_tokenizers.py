@@ -1,5 +1,9 @@
 """The byte-level tokenizer and the loader of tokenizer folders."""
 
+import io
+import json
+import sys
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -93,6 +97,20 @@ def test_a_folder_without_a_needed_token_is_refused(tmp_path, missing):
     word_tokenizer(**special).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"no {missing} token"):
         load_tokenizer(tmp_path)
+
+
+def test_code_that_a_folder_brings_is_neither_run_nor_asked_about(tmp_path, monkeypatch):
+    word_tokenizer(**COMPLETE).save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    stranger = {"tokenizer_class": "Strange", "auto_map": {"AutoTokenizer": ["code.Strange", None]}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | stranger))
+    ran = tmp_path / "ran"
+    (tmp_path / "code.py").write_text(f"open({str(ran)!r}, 'w')\nclass Strange: ...")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(ValueError, match="no tokenizer could be read"):
+        load_tokenizer(tmp_path)
+    assert not ran.exists()
 
 
 def test_no_such_folder(tmp_path):

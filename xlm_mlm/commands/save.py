@@ -33,7 +33,7 @@ def save(
     from xlm_mlm.rebuild import save as write
 
     read = read_checkpoint(checkpoint)
-    saved = rebuild(read.config, trust, checkpoint)
+    saved = rebuild(read.config, trust, checkpoint, read.tensors)
     used = read.apply(saved.model, weights)  # type: ignore[arg-type]
     write(saved, folder)
     typer.echo(f"wrote {folder}: the model with its {used} weights, and its tokenizer")

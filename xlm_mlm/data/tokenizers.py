@@ -64,6 +64,8 @@ def _byte_of(symbol: str) -> int:
 def load_tokenizer(pretrained_model_name_or_path: str | Path | None = None) -> Any:
     """Load a tokenizer folder, without the network; `ByteTokenizer` if none is named.
 
+    Code that the folder brings is not run.
+
     Args:
         pretrained_model_name_or_path: a folder that `save_pretrained` wrote. (The name is that
             of the host's configs, whose default it has to replace.)
@@ -88,7 +90,10 @@ def load_tokenizer(pretrained_model_name_or_path: str | Path | None = None) -> A
         if _saved_class(folder) == ByteTokenizer.__name__:
             tokenizer = ByteTokenizer.from_pretrained(folder)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            # Not None, which asks at the terminal whether to run the folder's code.
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     # Files that hold something else make the libraries fail in any way, TypeError included.
     except Exception as error:
         raise ValueError(f"no tokenizer could be read from {folder}: {error}") from error

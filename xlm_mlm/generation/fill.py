@@ -139,7 +139,7 @@ class Filler:
                 )
             return cls(load(path, trust), **more)
         checkpoint = read_checkpoint(path)
-        saved = rebuild(checkpoint.config, trust, path)
+        saved = rebuild(checkpoint.config, trust, path, checkpoint.tensors)
         return cls(saved, checkpoint.apply(saved.model, weights), **more)
 
     def fill(
