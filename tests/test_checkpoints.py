@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch_ema import ExponentialMovingAverage
 
 from xlm_mlm import RotaryTransformerMLMModel
@@ -90,10 +91,11 @@ def test_without_an_average(trained):
     assert model is not None
 
 
-def test_weights_alone(tmp_path):
+@pytest.mark.parametrize(("name", "write"), [("x.pt", torch.save), ("x.safetensors", save_file)])
+def test_weights_alone(tmp_path, name, write):
     model, other = network(1), network(2)
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
-    read = read_checkpoint(tmp_path / "weights.pt")
+    write(model.state_dict(), tmp_path / name)
+    read = read_checkpoint(tmp_path / name)
     assert (read.step, read.config, read.has_ema) == (None, {}, False)
     assert read.apply(other) == "raw"
     x = torch.tensor([[1, 2, 3]])
@@ -158,12 +160,46 @@ def test_other_files_are_no_checkpoints(tmp_path, data):
 
 @pytest.mark.parametrize(
     "content",
-    [[torch.ones(1)], {}, {"state_dict": {}}, {"a": 1}, {"state_dict": {"model.a": 1}}],
+    [
+        [torch.ones(1)],
+        {},
+        {"state_dict": {}},
+        {"a": 1},
+        {3: torch.ones(1)},
+        {"state_dict": {"model.a": 1}},
+        {"state_dict": {3: torch.ones(1)}},
+    ],
 )
 def test_other_contents_are_no_checkpoints(tmp_path, content):
     torch.save(content, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match=r"x\.ckpt holds"):
         read_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_a_file_cut_anywhere_is_damaged(trained):
+    path, _, _ = trained
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 997):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"last\.ckpt is damaged, or no checkpoint"):
+            read_checkpoint(path)
+
+
+def test_integers_are_no_weights(trained):
+    path, _, _ = trained
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["model.embed_tokens.weight"] = torch.ones(9, 16, dtype=torch.int32)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="embed_tokens.weight holds torch.int32, in the model tor"):
+        read_checkpoint(path).apply(fresh())
+
+
+def test_what_is_odd_about_a_file_is_said_once(trained, recwarn):
+    path, _, _ = trained
+    torch.save(torch.load(path, weights_only=True), path, pickle_protocol=4)
+    with pytest.raises(ValueError, match="no checkpoint: UnpicklingError: Weights only"):
+        read_checkpoint(path)
+    assert not recwarn.list
 
 
 def test_a_strange_average_is_refused(tmp_path):

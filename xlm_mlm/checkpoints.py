@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from xlm_mlm.checks import require_choice
@@ -46,7 +48,8 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """Of the file's bytes, in hexadecimal."""
-        return sha256_of(self.path)
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def apply(self, model: torch.nn.Module, which: Weights = "auto") -> Literal["raw", "ema"]:
         """Put the weights into a model; one that they do not fit is left as it was.
@@ -86,6 +89,11 @@ class Checkpoint:
         if unknown := self.tensors.keys() - wanted.keys():
             findings.append(f"the model has no {_some(unknown)}")
         findings += [
+            f"{name} holds {tensor.dtype}, in the model {wanted[name].dtype}"
+            for name, tensor in self.tensors.items()
+            if name in wanted and tensor.is_floating_point() != wanted[name].is_floating_point()
+        ][:_SHOWN]
+        findings += [
             f"{name} has shape {list(self.tensors[name].shape)}, in the model {list(tensor.shape)}"
             for name, tensor in wanted.items()
             if name in self.tensors and self.tensors[name].shape != tensor.shape
@@ -113,12 +121,6 @@ class Checkpoint:
         ]
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a training checkpoint, or a file of a model's weights alone.
 
@@ -133,16 +135,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"checkpoint {path} {what}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd about a file, its error says
+            content = _content(path)
     except Exception as error:  # damaged files end in whatever the unpickler trips over
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it can't be opened; a seek beyond the end of a short file names none
         raise ValueError(_refusal(path, error)) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must hold named weights")
     whole = isinstance(content.get("state_dict"), dict)
     tensors = _model_part(content["state_dict"]) if whole else content
-    if not tensors or not all(isinstance(each, Tensor) for each in tensors.values()):
+    named = all(isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items())
+    if not tensors or not named:
         raise ValueError(f"{path} holds no weights of a model; it must be a checkpoint of the host")
     config, step, ema = (content.get(key) for key in ("hyper_parameters", "global_step", "ema"))
     return Checkpoint(
@@ -154,11 +159,17 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _model_part(state: dict[str, Any]) -> dict[str, Any]:
     return {
         name.removeprefix(_PREFIX): value
         for name, value in state.items()
-        if name.startswith(_PREFIX)
+        if isinstance(name, str) and name.startswith(_PREFIX)
     }
 
 
@@ -177,7 +188,8 @@ def _refusal(path: Path, error: Exception) -> str:
             "code, so it is refused"
         )
     first = reason.strip().partition("\n")[0].partition(". ")[0]
-    return f"{path} is damaged, or no checkpoint: {first or type(error).__name__}"
+    kind = type(error).__name__
+    return f"{path} is damaged, or no checkpoint: {f'{kind}: {first}' if first else kind}"
 
 
 def _some(names: Any) -> str:

@@ -28,6 +28,8 @@ def made(tmp_path_factory):
     write_checkpoint(folder / "raw.ckpt", raw)
     write_checkpoint(folder / "averaged.ckpt", ema)
     torch.save(raw.state_dict(), folder / "weights.pt")
+    torch.save({"a": print}, folder / "bomb.pt")
+    (folder / "half.pt").write_bytes((folder / "weights.pt").read_bytes()[:5000])
     return folder
 
 
@@ -317,7 +319,10 @@ def test_unconditional(job, made, tmp_path):
         (["+generation.limit=3"], "none of generation.ckpt_path.*exactly one"),
         (["+generation.ckpt_path=absent.ckpt"], "checkpoint absent.ckpt does not exist"),
         (["+generation.ckpt_path={made}/weights.pt", "+hub.repo_id=a/b"], "exactly one"),
-        (["+generation.ckpt_path={made}/data"], "is a folder"),
+        (["+generation.ckpt_path={made}"], "is a folder"),
+        (["+generation.model_only_checkpoint_path={made}/bomb.pt"], "bomb.pt holds more than ten"),
+        (["+generation.model_only_checkpoint_path={made}/half.pt"], "half.pt is damaged"),
+        (["+generation.model_only_checkpoint_path=absent.pt"], "absent.pt does not exist"),
         (["+generation.ckpt_path={made}/both.ckpt", "+generation.lmit=3"], "lmit is no option"),
         (["+generation.ckpt_path={made}/both.ckpt", "+generation.limit=0"], "limit is 0"),
         (["+generation.ckpt_path={made}/both.ckpt", "+generation.device=cuda:99"], "cuda:99"),

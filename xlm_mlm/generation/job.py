@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from xlm.utils.model_loading import load_model_for_inference
 
-from xlm_mlm.checkpoints import Checkpoint, read_checkpoint, sha256_of
+from xlm_mlm.checkpoints import Checkpoint, read_checkpoint
 from xlm_mlm.generation.files import (
     HISTORY,
     META,
@@ -60,7 +60,8 @@ def run(cfg: DictConfig) -> Path:
     with joined() as processes:
         options = read_options(cfg)
         device = choose_device(options.device, processes.local_rank)
-        checkpoint = read_checkpoint(options.ckpt_path) if options.ckpt_path else None
+        source = options.ckpt_path or options.model_only_checkpoint_path
+        checkpoint = read_checkpoint(source) if source else None
         return _Run(cfg, options, processes, device, checkpoint).run()
 
 
@@ -80,7 +81,7 @@ class _Run:
         self.started = time.time()
         self.run_id = identity(
             cfg,
-            checkpoint=checkpoint.sha256 if checkpoint else _sha256(options),
+            checkpoint=checkpoint.sha256 if checkpoint else None,
             weights=options.weights,
             limit=options.limit,
             fields=options.fields,
@@ -141,6 +142,7 @@ class _Run:
             # Read by us: the host would unpickle it, and restores no EMA weights.
             with open_dict(cfg):
                 cfg.generation.ckpt_path = cfg.generation.checkpoint_path = None
+                cfg.generation.model_only_checkpoint_path = None
         with _quiet(*(["xlm.utils.model_loading"] if self.checkpoint is not None else [])):
             harness, _ = load_model_for_inference(
                 cfg,
@@ -236,15 +238,13 @@ class _Run:
 
     def _provenance(self, weights: str) -> dict[str, Any]:
         checkpoint = self.checkpoint
-        source: dict[str, Any] = {"path": self.options.model_only_checkpoint_path}
+        source: dict[str, Any] = {"repo_id": OmegaConf.select(self.cfg, "hub.repo_id")}
         if checkpoint is not None:
             source = {
                 "path": str(checkpoint.path.absolute()),
                 "sha256": checkpoint.sha256,
                 "step": checkpoint.step,
             }
-        elif not self.options.model_only_checkpoint_path:
-            source = {"repo_id": OmegaConf.select(self.cfg, "hub.repo_id")}
         return {
             "run": self.run_id,
             "versions": versions(),
@@ -294,12 +294,6 @@ def _of_batch(harness: Any, batch: dict[str, Any]) -> dict[str, list[Any]]:
             if field in batch:
                 found[field] = list(batch[field])
     return found
-
-
-def _sha256(options: GenerationOptions) -> str | None:
-    """Of the file of weights alone, if there is one."""
-    path = Path(options.model_only_checkpoint_path or "")
-    return sha256_of(path) if path.is_file() else None  # the host's loader says what it misses
 
 
 def _prune(folder: Path) -> None:
