@@ -356,9 +356,18 @@ def test_nobody_is_waited_for_at_a_terminal(capsys, piped, monkeypatch):
     assert "there is no text to fill" in complaint(capsys, "fill", "--checkpoint", "both.ckpt")
 
 
-def test_a_file_that_is_no_text_is_named(capsys):
-    args = ["fill", "--checkpoint", "both.ckpt", "--file", "odd.txt"]
-    assert "odd.txt" in complaint(capsys, *args)
+def test_a_file_that_is_no_text_is_named(capsys, monkeypatch):
+    args = ["fill", "--checkpoint", "both.ckpt"]
+    assert "odd.txt is not UTF-8" in complaint(capsys, *args, "--file", "odd.txt")
+    pipe = io.TextIOWrapper(io.BytesIO(b"1 [MASK] \xff"), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", pipe)
+    assert "stdin is not UTF-8" in complaint(capsys, *args)
+
+
+def test_of_many_texts_the_bad_one_is_numbered(capsys, piped):
+    piped(b"1 [MASK]\n1 2\n")
+    assert cli.main(["fill", "--checkpoint", "both.ckpt", "--device", "cpu"]) == 1
+    assert 'error: text 2 of 2: the text "1 2" has no blank' in capsys.readouterr().err
 
 
 def test_an_escape_in_a_bad_text_is_spelled_out(capsys):

@@ -70,7 +70,7 @@ def test_samples_are_chosen_by_number_and_name(history, tmp_path, capsys):
         (["--samples", "12"], fids),
         (["--samples", "3"], fids[:3]),
         (["--samples", "99"], fids),
-        (["--fid", fids[5], "--fid", fids[2]], [fids[5], fids[2]]),
+        (["--fid", fids[5], "--fid", fids[2], "--fid", fids[5]], [fids[5], fids[2]]),
     ]:
         assert cli.main(["report", str(folder), "--output", str(page), *options]) == 0
         assert shown(page) == expected

@@ -215,6 +215,8 @@ def test_another_name_of_the_mask():
         ("1 [MASK] " + "2 " * 500 + "nine", {}, r'text "1 \[MASK\] 2 [2 ]*…" can.t be tokenised'),
         ("\x1b[1m" * 3, {}, r"\\u001b\[1m.*can.t be tokenised"),
         ("[MASK]", {"candidates": 0}, "candidates is 0"),
+        ("[MASK] [MASK]", {"candidates": 10**8}, "candidates is 100000000; of several .* 1000"),
+        ("1", {"max_new_tokens": 10**15}, "has 1000000000000002 tokens; the model takes 8"),
         ("[MASK]", {"max_new_tokens": -1}, "max_new_tokens is -1"),
         ("[MASK]", {"seed": -1}, "seed"),
     ],

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 from made_up_histories import MASK, write
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from xlm_mlm.history.reading import read_traces
 from xlm_mlm.history_mlm import HistoryTopKPlugin
@@ -163,6 +163,13 @@ def damage_before(folder):
     save_file({"before": torch.zeros(5, 1)}, folder / "before.safetensors")
 
 
+def damage_infinite(folder):
+    path = folder / "00001.p.safetensors"
+    tensors = load_file(path)
+    tensors["p"][0, 0] = torch.inf
+    save_file(tensors, path)
+
+
 def damage_missing(folder):
     (folder / "00000.pids.safetensors").unlink()
 
@@ -192,6 +199,7 @@ def damage_vocabulary(folder):
         (damage_shape, r"pass 1 in .* do not fit"),
         (damage_type, r"pass 1 in .* do not fit"),
         (damage_before, r"before.safetensors has shape \[5, 1\]"),
+        (damage_infinite, "pass 1 in .* holds an infinite probability"),
         (damage_missing, "00000.pids.safetensors cannot be read: No such file"),
         (damage_link, "00000.p.safetensors cannot be read"),
         (damage_pipe, "00000.p.safetensors cannot be read: it is no regular file"),
@@ -214,6 +222,7 @@ def test_damage_is_refused_and_named(tokenizer, tmp_path, monkeypatch, damage, m
         ({"vocabulary": "../../etc/passwd"}, "names the vocabulary"),
         ({"vocabulary": 3}, "names the vocabulary 3"),
         ({"k": "5"}, "has k '5'"),
+        ({"k": 10**30}, "has k 1000000000000000000000000000000; .* below 2"),
         ({"max_new_tokens": -1}, "has max_new_tokens -1"),
         ({"mask_id": True}, "has mask_id True"),
         ({"vocabulary": "vocabulary.0123456789abcdef.json"}, "cannot be read: No such file"),

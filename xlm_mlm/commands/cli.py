@@ -22,6 +22,7 @@ from xlm_mlm.visible import readable
 # What a shell reports for a program that an interrupt or a closed pipe ended.
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
+_LONGEST = 1000  # characters of a message; some libraries list all that they know
 
 
 class XLMMLM(Group):
@@ -148,7 +149,10 @@ def _message(error: Exception) -> str:
     """What went wrong, in one line."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
     text = message_of(error) or type(error).__name__
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     if isinstance(error, ImportError):
         return f"{text}; `xlm-mlm doctor` examines the installation"
     return text

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -85,15 +85,14 @@ def fill(
             options=options,
             frame=frame,
         )
-    for each in texts:
+    for number, each in enumerate(texts, 1):
         more: dict[str, Any] = {"seed": seed, "max_new_tokens": max_new_tokens}
-        if watch:
-            from xlm_mlm.commands.watching import Watcher
-
-            with Watcher(filler, sys.stderr, delay) as watcher:
-                found = filler.fill(each, candidates, watch=watcher, **more)
-        else:
-            found = filler.fill(each, candidates, **more)
+        try:
+            found = _filled(filler, each, candidates, delay if watch else None, more)
+        except ValueError as error:
+            if len(texts) == 1:
+                raise
+            raise ValueError(f"text {number} of {len(texts)}: {error}") from error
         if as_json:
             typer.echo(_json(each, found, checkpoint, filler.weights))
         else:
@@ -101,11 +100,20 @@ def fill(
             print(_plain(found, candidates > 1, sys.stdout.isatty()), flush=True)
 
 
+def _filled(filler: Any, text: str, count: int, delay: float | None, more: dict[str, Any]) -> Any:
+    if delay is None:
+        return filler.fill(text, count, **more)
+    from xlm_mlm.commands.watching import Watcher
+
+    with Watcher(filler, sys.stderr, delay) as watcher:
+        return filler.fill(text, count, watch=watcher, **more)
+
+
 def _texts(text: str | None, file: Path | None) -> list[str]:
     if file is not None and text is not None:
         raise ValueError(f"both a text and --file {file} are given; give one of them")
     if file is not None:
-        return _lines(_read(file), str(file))
+        return _lines(_read(lambda: file.read_text(encoding="utf-8"), file), str(file))
     if text is not None and text != "-":
         return [text]
     if text is None and sys.stdin.isatty():
@@ -113,14 +121,14 @@ def _texts(text: str | None, file: Path | None) -> list[str]:
             "there is no text to fill; give one, such as 'The [MASK] sat.', or --file, or pipe "
             "texts to this command"
         )
-    return _lines(sys.stdin.read(), "stdin")
+    return _lines(_read(sys.stdin.read, "stdin"), "stdin")
 
 
-def _read(file: Path) -> str:
+def _read(read: Callable[[], str], source: Any) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8: {error}") from error
+        raise ValueError(f"{source} is not UTF-8: {error}") from error
 
 
 def _lines(content: str, source: str) -> list[str]:

@@ -15,12 +15,13 @@ def generate(cfg: Any) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from xlm_mlm.generation.job import run
     from xlm_mlm.plugin.entries import message_of
     from xlm_mlm.visible import readable
 
     expected = (ValueError, LookupError, OSError, InstantiationException, OmegaConfBaseException)
     try:
+        from xlm_mlm.generation.job import run  # takes seconds, in which users interrupt
+
         run(cfg)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)

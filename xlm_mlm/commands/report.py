@@ -51,7 +51,7 @@ def report(
 
     # One more than is shown, to know whether there are more.
     limit = None if fid else samples or SAMPLES + 1
-    traces = read_traces(history_dir, fids=fid or None, limit=limit)
+    traces = read_traces(history_dir, fids=list(dict.fromkeys(fid or ())) or None, limit=limit)
     more = not fid and not samples and len(traces) > SAMPLES
     traces = traces[:SAMPLES] if more else traces
     _write(lambda path: write_page(traces, path), output, _counted(len(traces), more))

@@ -23,6 +23,7 @@ MASK = "[MASK]"
 _OPTIONS = ("confidence", "threshold", "confidence_temperature", "temperature", "top_k", "top_p")
 # Of drawn candidates some are equal; so many rounds are made to find as many as were asked for.
 _ROUNDS = 4
+MOST_DRAWN = 1000
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Filler:
 
         Args:
             text: with the tokenizer's mask token, or `[MASK]`, for each blank.
-            candidates: how many ways, at most.
+            candidates: how many ways, at most; with several blanks no more than `MOST_DRAWN`.
             seed: of the draws.
             max_new_tokens: blanks to put behind the text.
             watch: called before the first pass and after each of the greedy way.
@@ -168,7 +169,8 @@ class Filler:
             At least one candidate; fewer than asked for if no more were found.
 
         Raises:
-            ValueError: the text has no blank, is too long, or holds what the tokenizer lacks.
+            ValueError: the text has no blank, is too long, or holds what the tokenizer lacks; a
+                number is out of range.
         """
         require_int("candidates", candidates, 1)
         row = self._row(text, require_int("max_new_tokens", max_new_tokens, 0))
@@ -176,6 +178,10 @@ class Filler:
         found = {tuple(row): c for row, c in self._greedy(row, seed, observer)}
         if candidates > 1:
             blanks = int((row == self.mask_id).sum())
+            if blanks > 1 and candidates > MOST_DRAWN:
+                raise ValueError(
+                    f"candidates is {candidates}; of several blanks at most {MOST_DRAWN}"
+                )
             found |= self._ranked(row, candidates) if blanks == 1 else {}
             for drawn in range(_ROUNDS if blanks > 1 else 0):
                 if len(found) >= candidates:
@@ -205,24 +211,24 @@ class Filler:
         # A word that the tokenizer lacks; half a surrogate pair is a TypeError to some.
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"the text {excerpt(text)} can't be tokenised: {error}") from error
+        longest = getattr(self.model, "max_length", None)
+        # A text that goes on has not ended.
+        length = len(self.before) + len(ids) + (new or len(self.after))
+        if isinstance(longest, int) and length > longest:
+            raise ValueError(f"the text has {length} tokens; the model takes {longest}")
         ids += [self.mask_id] * new
         if self.mask_id not in ids:
             raise ValueError(
                 f"the text {excerpt(text)} has no blank; put {mask} where a token is to be "
                 "filled in"
             )
-        # A text that goes on has not ended.
-        row = [*self.before, *ids, *([] if new else self.after)]
-        longest = getattr(self.model, "max_length", None)
-        if isinstance(longest, int) and len(row) > longest:
-            raise ValueError(f"the text has {len(row)} tokens; the model takes {longest}")
         unknown = getattr(self.tokenizer, "unk_token_id", None)
         if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:
             raise ValueError(
                 f"the text {excerpt(text)} holds something that the tokenizer has no token for "
                 f"(token {ids.index(unknown)} became {self.tokenizer.unk_token})"
             )
-        return torch.tensor(row)
+        return torch.tensor([*self.before, *ids, *([] if new else self.after)])
 
     def _predictor(self, seed: int, **options: Any) -> MLMPredictor:
         return MLMPredictor(

@@ -99,8 +99,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
     for name in ("k", "max_new_tokens", "mask_id", "begun"):
         value = meta.get(name)
-        if value is not None and (type(value) is not int or value < 0):
-            raise ValueError(f"{path} has {name} {value!r}; it must be null or a whole number")
+        if value is not None and (type(value) is not int or not 0 <= value < 2**63):
+            raise ValueError(
+                f"{path} has {name} {value!r}; it must be null or a whole number, below 2^63"
+            )
     file = meta.get("vocabulary")
     if file is not None and not (isinstance(file, str) and _VOCABULARY.fullmatch(file)):
         raise ValueError(f"{path} names the vocabulary {file!r}; it must be a file beside {folder}")

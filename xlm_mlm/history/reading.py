@@ -128,3 +128,5 @@ def _check(folder: Path, before: torch.Tensor, steps: list[dict[str, Any]]) -> N
                 f"pass {number} in {folder} has the shapes {shapes}, which do not fit each other, "
                 f"the passes before, or the sequence's length {len(before)}"
             )
+        if step["p"].isinf().any() or step["entropy"].isinf().any():
+            raise ValueError(f"pass {number} in {folder} holds an infinite probability or entropy")
