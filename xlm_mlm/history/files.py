@@ -73,6 +73,8 @@ def naming_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # nothing but words
+            raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
