@@ -21,3 +21,8 @@ def _seeded():
 def tokenizer():
     """Special tokens PAD=0 CLS=1 MASK=2 EOS=3 BOS=4 SEP=5 UNK=6; the number n is n + 7."""
     return SimpleSpaceTokenizer.for_numbers(20)
+
+
+def pytest_xdist_auto_num_workers():
+    """One worker more than there are cores: many tests wait for a process that they started."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
