@@ -61,6 +61,8 @@ def fill(
     Raises:
         ValueError: an option or a text that does not fit, or a checkpoint that is refused.
         FileNotFoundError: there is no such file.
+
+    Long, since the program reads its options off the signature.
     """
     texts = _texts(text, file)
     if not math.isfinite(delay) or delay < 0:

@@ -37,6 +37,8 @@ def report(
     Raises:
         ValueError: options that contradict each other, a damaged history, or a file in the way.
         FileNotFoundError: there is no such folder or sample.
+
+    Long, since the program reads its options off the signature.
     """
     if fid and samples is not None:
         raise ValueError(
