@@ -1,6 +1,7 @@
 """Rebuilding from a saved config: what is allowed, what is refused, and a folder's round trip."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,16 @@ from xlm.datamodule import SimpleSpaceTokenizer
 from xlm_mlm import RotaryTransformerMLMModel
 from xlm_mlm.data.tokenizers import ByteTokenizer
 from xlm_mlm.rebuild import SPECIFICATION, Saved, build_tokenizer, load, rebuild, save
+
+
+def with_file(tmp_path, name, content):
+    """A saved folder, one of whose files has other content, or is not there."""
+    folder = tmp_path / "saved"
+    save(rebuild(CONFIG), folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def test_the_model_and_the_tokenizer_of_a_config():
@@ -166,25 +177,31 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     ],
 )
 def test_a_strange_specification_is_refused(tmp_path, content, message):
-    save(rebuild(CONFIG), tmp_path / "saved")
-    path = tmp_path / "saved" / SPECIFICATION
-    path.unlink()
-    if content is not None:
-        path.write_text(content)
+    damaged = with_file(tmp_path, SPECIFICATION, content and content.encode())
     with pytest.raises(ValueError, match=message):
-        load(tmp_path / "saved")
+        load(damaged)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 99_999, None])
 def test_a_damaged_model_is_named(tmp_path, file, content):
-    save(rebuild(CONFIG), tmp_path / "saved")
-    path = tmp_path / "saved" / file
-    path.unlink()
-    if content is not None:
-        path.write_bytes(content)
+    damaged = with_file(tmp_path, file, content)
     with pytest.raises(ValueError, match="the model in .*saved can.t be loaded: ."):
-        load(tmp_path / "saved")
+        load(damaged)
+
+
+@pytest.mark.parametrize("name", [".", "link", "new/folder"])
+def test_an_empty_folder_is_used_as_it_is(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if name == "link":
+        Path(name).symlink_to(tmp_path / "there")
+    save(rebuild(CONFIG), name)
+    assert Path.cwd() == tmp_path / "here"
+    assert Path(name).is_symlink() is (name == "link")
+    assert load(name).predictor == rebuild(CONFIG).predictor
+    assert not (Path(name) / ".partial").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_not_there(tmp_path, monkeypatch):

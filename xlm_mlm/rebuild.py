@@ -9,7 +9,6 @@ import importlib
 import io
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -157,7 +156,7 @@ def build_tokenizer(config: Mapping[str, Any], trust: bool = False) -> Any:
 def save(saved: Saved, folder: str | Path) -> None:
     """Write the model with `save_pretrained`, and beside it what makes its tokenizer.
 
-    The folder appears whole or not at all.
+    A folder that could not be written whole is not there, or as empty as it was.
 
     Raises:
         ValueError: the folder exists and holds something.
@@ -166,17 +165,21 @@ def save(saved: Saved, folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists; give a folder that does not, or an empty one")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    made = not folder.exists()
+    # Inside: the folder may be the current one, a link, or where a disk is mounted.
+    partial = folder / ".partial"
     partial.mkdir(parents=True)
     try:
         _write(saved, partial)
-        if folder.exists():  # empty; Windows moves nothing onto a folder
-            folder.rmdir()
-        partial.rename(folder)
+        # Without its specification a folder is none of ours, so that goes last.
+        for each in sorted(partial.iterdir(), key=lambda path: path.name == SPECIFICATION):
+            each.rename(folder / each.name)
     except SafetensorError as error:  # its own, for a full disk
         raise OSError(None, f"cannot be written: {error}", str(folder)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _write(saved: Saved, folder: Path) -> None:

@@ -167,7 +167,7 @@ def _json(text: str, found: Iterable[Any], checkpoint: Path, weights: str) -> st
             "candidates": [
                 {
                     "text": each.text,
-                    "score": _finite(each.score),
+                    "score": each.score if math.isfinite(each.score) else None,
                     "tokens": [_token(asdict(token)) for token in each.tokens],
                 }
                 for each in found
@@ -178,10 +178,4 @@ def _json(text: str, found: Iterable[Any], checkpoint: Path, weights: str) -> st
 
 
 def _token(fields: dict[str, Any]) -> dict[str, Any]:
-    fields = {**fields, "p": _finite(fields["p"])}
     return {("pass" if key == "step" else key): value for key, value in fields.items()}
-
-
-def _finite(value: float) -> float | None:
-    """A number that JSON knows."""
-    return value if math.isfinite(value) else None

@@ -103,7 +103,7 @@ class Watcher:
 
 
 def _style(p: float, new: bool) -> str:
-    place = (min(max(p, 0.0), 1.0) if p == p else 0.0) * (len(_RAMP) - 1)
+    place = min(max(p, 0.0), 1.0) * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
     pair = zip(_RAMP[low], _RAMP[low + 1], strict=True)
     red, green, blue = (round(a + (b - a) * (place - low)) for a, b in pair)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from xlm_mlm.history.files import META as RECORD
 from xlm_mlm.history.files import naming_file
 
 PREDICTIONS = "predictions.jsonl"
@@ -198,7 +199,7 @@ def records_in(folder: Path) -> list[Path]:
     """The history's records of samples."""
     records = folder / HISTORY
     found = sorted(records.iterdir()) if records.is_dir() else []
-    return [each for each in found if (each / "meta.json").is_file()]
+    return [each for each in found if (each / RECORD).is_file()]
 
 
 def _begun(folder: Path, world: int, run: str, discard: bool) -> int | None:
