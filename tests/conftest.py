@@ -1,6 +1,8 @@
 """Fixtures that several test modules share."""
 
 import os
+import sys
+from pathlib import Path
 
 # One thread a process when several share the cores; torch reads it once, when it is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -8,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
+from fake_packages import Site
 from xlm.datamodule import SimpleSpaceTokenizer
 
 
@@ -21,6 +24,36 @@ def _seeded():
 def tokenizer():
     """Special tokens PAD=0 CLS=1 MASK=2 EOS=3 BOS=4 SEP=5 UNK=6; the number n is n + 7."""
     return SimpleSpaceTokenizer.for_numbers(20)
+
+
+@pytest.fixture
+def no_other_plugins(tmp_path, monkeypatch):
+    """Of what is installed around the tests, only this package: others may be there or not."""
+    from xlm_mlm import entries
+
+    installed = entries.distributions
+
+    def ours_and_made_up():
+        for distribution in installed():
+            path = Path(str(getattr(distribution, "_path", "")))
+            if path.name.startswith("xlm_mlm-") or path.is_relative_to(tmp_path):
+                yield distribution
+
+    monkeypatch.setattr(entries, "distributions", ours_and_made_up)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """An empty `site-packages` on `sys.path`, whose modules are forgotten after the test."""
+    site = Site(tmp_path / "site")
+    site.folder.mkdir()
+    monkeypatch.syspath_prepend(str(site.folder))
+    before = set(sys.modules)
+    yield site
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).is_relative_to(site.folder):
+            del sys.modules[name]
 
 
 def pytest_xdist_auto_num_workers():

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
-from xlm_mlm.plugin.entries import Entry, read_entries
+from xlm_mlm.entries import Entry, read_entries
 from xlm_mlm.plugin.interfaces import INTERFACES
 from xlm_mlm.plugin.registry import installed, resolve
 

@@ -16,7 +16,7 @@ from xlm_mlm.commands.plugins import plugins
 from xlm_mlm.commands.report import report
 from xlm_mlm.commands.save import save
 from xlm_mlm.commands.terminal import coloured, paint
-from xlm_mlm.plugin.entries import message_of
+from xlm_mlm.entries import message_of
 from xlm_mlm.visible import readable
 
 # What a shell reports for a program that an interrupt or a closed pipe ended.

@@ -45,7 +45,7 @@ def diagnose(limit: float) -> list[Finding]:
     """
     from xlm_mlm.commands.diagnosis import host, machine, packages, surroundings
     from xlm_mlm.commands.diagnosis.child import Answers, ask
-    from xlm_mlm.plugin.entries import attempt
+    from xlm_mlm.entries import attempt
 
     answers, failure = attempt(lambda: ask(limit))
     told = answers or Answers()

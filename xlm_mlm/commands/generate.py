@@ -15,7 +15,7 @@ def generate(cfg: Any) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from xlm_mlm.plugin.entries import message_of
+    from xlm_mlm.entries import message_of
     from xlm_mlm.visible import readable
 
     expected = (ValueError, LookupError, OSError, InstantiationException, OmegaConfBaseException)

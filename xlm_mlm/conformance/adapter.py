@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 # What a family of models may lack: the checks that need it are then left out, and the report
 # says so. Whatever is not declared absent is checked.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from xlm_mlm.conformance.report import Result
-from xlm_mlm.plugin.entries import describe
+from xlm_mlm.entries import describe
 
 
 class Broken(Exception):

@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from xlm_mlm.plugin import entries, registry
-from xlm_mlm.plugin.entries import Entry, attempt
+from xlm_mlm import entries
+from xlm_mlm.entries import Entry, attempt
+from xlm_mlm.plugin import registry
 
 # Each of them takes a second or more to import.
 HEAVY = ("torch", "lightning", "transformers")

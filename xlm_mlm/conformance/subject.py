@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xlm_mlm.conformance.adapter import load_adapter, setting
-from xlm_mlm.plugin.entries import Entry, attempt, read_entries
+from xlm_mlm.entries import Entry, attempt, read_entries
 from xlm_mlm.plugin.registry import GROUPS, PLUGINS, read_plugin
 
 HYDRA_PLUGINS = "hydra.plugins"

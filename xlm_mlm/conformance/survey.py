@@ -13,7 +13,7 @@ from xlm_mlm.conformance.adapter import setting
 from xlm_mlm.conformance.rules import RULES, Check, Rule
 from xlm_mlm.conformance.subject import Subject
 from xlm_mlm.conformance.wiring import Wiring, brief, compose, plain_dict
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 # The kinds of components that experiments name, with the capability of the same name.
 COMPONENTS = ("model", "loss", "predictor", "collator", "metric")

@@ -27,7 +27,7 @@ from xlm_mlm.conformance.adapter import setting
 from xlm_mlm.conformance.made_up import KINDS, MadeUpManager, make_rows, make_tokenizer
 from xlm_mlm.conformance.rules import CannotRun, preparing
 from xlm_mlm.conformance.subject import Subject
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 # Only what an experiment or its model's constructor has is set; an adapter's overrides come after.
 SMALL: dict[str, Any] = {

@@ -14,8 +14,8 @@ from typing import Any
 
 import pluggy
 
+from xlm_mlm.entries import Entry, attempt, describe, logger, read_entries
 from xlm_mlm.plugin import hookspecs
-from xlm_mlm.plugin.entries import Entry, attempt, describe, logger, read_entries
 from xlm_mlm.plugin.interfaces import INTERFACES
 
 PLUGINS = "xlm.plugins"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 _PROBES = Path(__file__).with_name("probes.py")
 

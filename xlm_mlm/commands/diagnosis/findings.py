@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 Level = Literal["ok", "note", "problem"]
 REINSTALL = '`pip install "xlm-core>=0.3.1,<0.4"`'

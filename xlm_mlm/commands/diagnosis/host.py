@@ -10,7 +10,7 @@ import xlm_mlm
 from xlm_mlm.commands.diagnosis.child import Answer, Answers
 from xlm_mlm.commands.diagnosis.findings import REINSTALL, Finding
 from xlm_mlm.commands.diagnosis.packages import OURS, pin_findings
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 CONFIGS = Path(xlm_mlm.__file__).resolve().parent / "configs"
 _TRANSFORMERS = '`pip install "transformers>=4.55,<5"`'

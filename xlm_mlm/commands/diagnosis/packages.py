@@ -10,7 +10,7 @@ from typing import Any
 
 import xlm_mlm
 from xlm_mlm.commands.diagnosis.findings import Finding, Level
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 OURS, HOST = "xlm-mlm", "xlm-core"
 _LISTED = (

@@ -13,7 +13,7 @@ from pathlib import Path
 from xlm_mlm.commands.diagnosis.child import Answers
 from xlm_mlm.commands.diagnosis.findings import Finding, Level
 from xlm_mlm.commands.diagnosis.probes import VARIABLES
-from xlm_mlm.plugin.entries import attempt
+from xlm_mlm.entries import attempt
 
 _REDIRECT = {
     "DATA_DIR": "data sets are kept there, not in ./data",

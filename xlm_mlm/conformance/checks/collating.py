@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from xlm_mlm.conformance.rules import Broken, CannotRun, asking
 from xlm_mlm.conformance.survey import Part
 from xlm_mlm.conformance.wiring import tensors
-from xlm_mlm.plugin.entries import describe
+from xlm_mlm.entries import describe
 
 IGNORED = -100
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

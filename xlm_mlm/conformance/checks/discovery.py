@@ -19,7 +19,7 @@ from hydra.plugins.plugin import Plugin
 from xlm_mlm.conformance.rules import Broken, CannotRun, rule
 from xlm_mlm.conformance.subject import HYDRA_PLUGINS, Subject
 from xlm_mlm.conformance.survey import Part
-from xlm_mlm.plugin.entries import Entry, attempt, read_entries
+from xlm_mlm.entries import Entry, attempt, read_entries
 from xlm_mlm.plugin.interfaces import INTERFACES
 from xlm_mlm.plugin.registry import GROUPS, PLUGINS, JobType, read_plugin
 

@@ -5,7 +5,9 @@ import sys
 import pytest
 from fake_packages import Site
 
-from xlm_mlm.plugin.entries import attempt, message_of, read_entries
+from xlm_mlm.entries import attempt, message_of, read_entries
+
+pytestmark = pytest.mark.usefixtures("no_other_plugins")
 
 
 def names(entries):
