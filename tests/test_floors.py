@@ -14,6 +14,7 @@ FLOORS = [
     {
         "predictor_mlm",
         "loss_mlm",
+        "likelihood_mlm",
         "datamodule_mlm",
         "papl_unconditional",
         "metrics_mlm",
@@ -23,7 +24,7 @@ FLOORS = [
         "checkpoints",
         "rebuild",
     },
-    {"history", "decoding", "collation"},
+    {"history", "decoding", "collation", "likelihood"},
     {"sampling", "model_mlm"},
     {"modeling"},
     {"types_mlm"},

@@ -1,0 +1,1 @@
+"""How probable a masked language model finds given tokens."""
