@@ -5,12 +5,14 @@ passes all three) and returns the arguments of the metric's `update`. Shapes: B 
 length of a row, S = length of the answer.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
+from torchmetrics import Metric
 from xlm.metrics import TokenAccuracy
 
 from xlm_mlm.checks import require_token_id
@@ -128,6 +130,88 @@ def seq2seq_token_accuracy_update_fn(
         (len(target), max(pred.shape[1], target.shape[1])), dtype=torch.bool, device=target.device
     )
     return _accuracy(pred, target, asked, tokenizer, leading=False)
+
+
+def likelihood_update_fn(
+    batch: Mapping[str, Any], loss_dict: Mapping[str, Any], tokenizer: Any = None
+) -> dict[str, Any]:
+    """Each row's negative log-likelihood, for a `SequenceNLL`, `BitsPerToken` or `Perplexity`.
+
+    Args:
+        batch: not looked at.
+        loss_dict: `nll` and `num_tokens` (B).
+        tokenizer: not looked at.
+
+    Returns:
+        `nll` and `num_tokens`.
+
+    Raises:
+        KeyError: the loss did not estimate them.
+    """
+    for name in ("nll", "num_tokens"):
+        if loss_dict.get(name) is None:
+            raise KeyError(
+                f"the output of the loss has no {name!r}, which the metric needs; set "
+                "loss.num_mc_samples, for example to 8 (+likelihood=mc_mlm does), and use the "
+                "metric in validation and test only"
+            )
+    return {"nll": loss_dict["nll"].detach(), "num_tokens": loss_dict["num_tokens"]}
+
+
+class SequenceNLL(Metric):
+    """Mean negative log-likelihood, in nats, of the rows in which a token counts."""
+
+    nll: Tensor
+    tokens: Tensor
+    sequences: Tensor
+    full_state_update = False
+    higher_is_better = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # A sum over an epoch outgrows what single precision can add to; MPS has no other.
+        kind = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        for name in ("nll", "tokens", "sequences"):
+            self.add_state(name, torch.zeros((), dtype=kind), dist_reduce_fx="sum")
+
+    def update(self, nll: Float[Tensor, "B"], num_tokens: Integer[Tensor, "B"]) -> None:
+        """Add the rows of a batch.
+
+        Args:
+            nll: of each row, in nats; 0 for a row without tokens.
+            num_tokens: that it counts.
+
+        Raises:
+            ValueError: the two have different shapes.
+        """
+        if nll.shape != num_tokens.shape:
+            raise ValueError(
+                f"nll has shape {tuple(nll.shape)} and num_tokens {tuple(num_tokens.shape)}; there "
+                "must be one number of tokens for each nll"
+            )
+        self.nll += nll.sum(dtype=self.nll.dtype)
+        self.tokens += num_tokens.sum()
+        self.sequences += (num_tokens > 0).sum()
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Over all rows so far; NaN if none counted."""
+        return self.nll / self.sequences
+
+
+class BitsPerToken(SequenceNLL):
+    """Negative log-likelihood of all rows in bits, a token."""
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Over all rows so far; NaN if none counted."""
+        return self.nll / self.tokens / math.log(2)
+
+
+class Perplexity(SequenceNLL):
+    """exp(negative log-likelihood of all rows / their tokens)."""
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Over all rows so far; NaN if none counted."""
+        return (self.nll / self.tokens).exp()
 
 
 class MaskedTokenAccuracy(TokenAccuracy):
