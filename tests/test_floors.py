@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "xlm_mlm"
 FLOORS = [
     {"commands", "conformance"},
     {"plugin"},
+    {"scoring"},
     {"report", "generation"},
     {
         "predictor_mlm",

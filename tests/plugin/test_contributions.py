@@ -29,8 +29,10 @@ def test_ours_come_through_the_same_hooks():
     (ours,) = contributions()
     assert ours.entry.value == "xlm_mlm.plugin.components"
     assert ours.config_dirs == components.xlm_config_dirs()
-    target = "xlm_mlm.commands.generate:generate"
-    assert [(job.name, job.target) for job in ours.job_types] == [("mlm_generate", target)]
+    assert [(job.name, job.target) for job in ours.job_types] == [
+        ("mlm_generate", "xlm_mlm.commands.generate:generate"),
+        ("mlm_score", "xlm_mlm.commands.score:score"),
+    ]
     assert (ours.config_dirs[0] / "experiment").is_dir()
     assert ours.problems == []
 

@@ -161,7 +161,7 @@ def test_a_second_pass_adds_nothing_and_says_nothing(main, site, caplog):
 def test_job_types_reach_the_host(main, site):
     plugin_with_jobs(site, shout="a:b")
     manipulated(search_path(HOST / "lightning_train"))
-    assert main.external_commands.keys() == {"mlm_generate", "shout"}
+    assert main.external_commands.keys() == {"mlm_generate", "mlm_score", "shout"}
     assert main.external_commands["shout"] == JobType("shout", "a:b", "jobs 3.1")
 
 
@@ -171,7 +171,7 @@ def test_a_main_module_run_as_a_script_gets_them_too(site, monkeypatch):
     monkeypatch.setitem(sys.modules, "__main__", script)
     monkeypatch.delitem(sys.modules, "xlm.commands.lightning_main", raising=False)
     manipulated(search_path(HOST / "lightning_train"))
-    assert list(script.external_commands) == ["mlm_generate", "shout"]
+    assert list(script.external_commands) == ["mlm_generate", "mlm_score", "shout"]
 
 
 def test_a_job_type_that_is_there_already_is_kept(main, site, caplog):

@@ -14,7 +14,10 @@ def xlm_config_dirs() -> list[Path]:
 @hookimpl
 def xlm_commands() -> dict[str, str]:
     """The job types of this package."""
-    return {"mlm_generate": "xlm_mlm.commands.generate:generate"}
+    return {
+        "mlm_generate": "xlm_mlm.commands.generate:generate",
+        "mlm_score": "xlm_mlm.commands.score:score",
+    }
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""Texts scored by a saved model."""
