@@ -7,12 +7,15 @@ from jaxtyping import Integer
 from torch import Tensor
 from xlm.harness import LossFunction
 
-from xlm_mlm.checks import require_token_id
+from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.likelihood.bound import mlm_nll
+from xlm_mlm.likelihood.draws import content_ids
 from xlm_mlm.model_mlm import call_model, logits_at_positions, takes
 from xlm_mlm.modeling.asking import check_target_ids
 from xlm_mlm.modeling.head import plain_cross_entropy
-from xlm_mlm.modeling.masks import host_checkable, segment_block_mask
+from xlm_mlm.modeling.masks import host_checkable, segment_block_mask, validity
 from xlm_mlm.modeling.rotary import checked_positions
+from xlm_mlm.sampling.streams import SampleStreams
 from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch, MLMLossDict, MLMModel
 
 
@@ -30,6 +33,14 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         tokenizer: where the mask token's id comes from; the host sets it when it is None.
         use_num_masked_factor: multiply every term by 1 / (masked tokens of its row + 1) before
             the mean, so that rows with few masks weigh more.
+        num_mc_samples: in eval mode, estimate each row's negative log-likelihood as well, in so
+            many further passes (`xlm_mlm.likelihood_mlm.mlm_nll`); None for not.
+        likelihood_seed: of that estimate. A row's random numbers come from the seed and from what
+            the row holds, so that every validation, in whatever order and batches, gives it the
+            same masks.
+
+    Raises:
+        ValueError: an option is out of range.
     """
 
     model: Any
@@ -42,12 +53,19 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         model: MLMModel | None = None,
         tokenizer: Any | None = None,
         use_num_masked_factor: bool = False,
+        *,
+        num_mc_samples: int | None = None,
+        likelihood_seed: int = 0,
     ) -> None:
         self.loss_on_padding = loss_on_padding
         self.loss_on_visible_tokens = loss_on_visible_tokens
         self.model = model
         self.tokenizer = tokenizer
         self.use_num_masked_factor = use_num_masked_factor
+        if num_mc_samples is not None:
+            require_int("num_mc_samples", num_mc_samples, 1)
+        self.num_mc_samples = num_mc_samples
+        self.likelihood_seed = SampleStreams(likelihood_seed).seed
         self.mask_token_id_tensor: Integer[Tensor, ""] | None = None
 
     def configure(self, pl_module: Any) -> None:
@@ -69,10 +87,14 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         """Compute the loss of a batch; see `loss_fn`.
 
         What depends on values (the `BlockMask` of packed batches, the indices of the positions
-        that count) is worked out here, outside `loss_fn`, which the host may compile.
+        that count) is worked out here, outside `loss_fn`, which the host may compile. So are, with
+        `num_mc_samples` and a model in eval mode, `nll` and `num_tokens`.
         """
         prepared = self._prepare(batch)
-        return self.loss_fn(prepared, batch_idx, dataloader_idx, dataloader_name)
+        found = self.loss_fn(prepared, batch_idx, dataloader_idx, dataloader_name)
+        if self.num_mc_samples is None or getattr(self.model, "training", False):
+            return found
+        return {**found, **self._likelihood(prepared)}
 
     def loss_fn(
         self,
@@ -129,14 +151,40 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             prepared["block_mask"] = segment_block_mask(segments)
         return prepared
 
+    def _likelihood(self, batch: Any) -> Any:
+        """`nll` (nats) and `num_tokens` of each row: of the tokens that may be masked."""
+        inputs, targets = batch["input_ids"], batch["target_ids"]
+        known = targets != IGNORE_INDEX
+        fixed, valid = batch.get("fixed_positions_mask"), batch.get("attention_mask")
+        maskable = known if fixed is None else known & ~fixed.bool()
+        if batch.get("block_mask") is not None:
+            valid = None  # as the model takes it
+        if valid is not None:
+            valid = validity(valid, *inputs.shape)
+        in_row = valid if valid is not None and valid.ndim == 2 else None
+        if in_row is not None:
+            maskable = maskable & in_row
+        tokens = torch.where(known, targets, inputs)
+        nll = mlm_nll(
+            self.model,
+            tokens,
+            maskable,
+            self._mask_id(),
+            attention_mask=valid,
+            positions=batch.get("positions"),
+            block_mask=batch.get("block_mask"),
+            num_mc_samples=self.num_mc_samples or 1,
+            seed=self.likelihood_seed,
+            sample_ids=content_ids(tokens, maskable, in_row),
+        )
+        return {"nll": nll.float().to(inputs.device), "num_tokens": maskable.sum(dim=1)}
+
     def _check_values(self, batch: MLMBatch, inputs: Tensor, targets: Tensor) -> None:
         """What the model checks itself, but cannot once it is compiled; on the CPU only."""
         vocabulary = getattr(self.model, "num_embeddings", None)
         if vocabulary is None or not host_checkable(inputs):
             return
-        mask_id: Any = self.mask_token_id_tensor
-        if mask_id is None:
-            mask_id = require_token_id(self.tokenizer, "mask", "find the positions of the loss")
+        mask_id = self._mask_id()
         if not int(mask_id) < vocabulary:
             raise ValueError(
                 f"the mask token's id is {int(mask_id)}, but the model's vocabulary is "
@@ -152,10 +200,12 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             checked_positions(positions, rows, length, self.model.max_length)
 
     def _masked(self, input_ids: Integer[Tensor, "B L"]) -> Tensor:
+        return input_ids == self._mask_id()
+
+    def _mask_id(self) -> Any:
         if self.mask_token_id_tensor is None:
-            mask_id = require_token_id(self.tokenizer, "mask", "find the positions of the loss")
-            return input_ids == mask_id
-        return input_ids == self.mask_token_id_tensor
+            return require_token_id(self.tokenizer, "mask", "find the positions of the loss")
+        return self.mask_token_id_tensor
 
 
 def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:

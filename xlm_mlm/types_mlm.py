@@ -77,9 +77,18 @@ MLMUnconditionalPredictionBatch = MLMUncondtionalPredictionBatch
 
 
 class MLMLossDict(TypedDict):
-    """Output of the loss. `loss` is a scalar, in nats a token."""
+    """Output of the loss.
+
+    Attributes:
+        loss: a scalar, in nats a token.
+        nll: in eval mode, if `num_mc_samples` is set: the estimated negative log-likelihood of
+            each row, in nats.
+        num_tokens: with `nll`: how many tokens of each row it counts.
+    """
 
     loss: Float[Tensor, ""]
+    nll: NotRequired[Float[Tensor, "B"]]
+    num_tokens: NotRequired[Integer[Tensor, "B"]]
 
 
 class MLMPredictionDict(TypedDict):
