@@ -28,7 +28,10 @@ class Site:
         file.write_text(dedent(text))
 
     def register(self, distribution: str, version: str, **groups: dict[str, str]) -> Path:
-        """Write metadata with entry points; `xlm_losses` stands for the group `xlm.losses`."""
+        """Write metadata with entry points; `xlm_losses` stands for the group `xlm.losses`.
+
+        Only the last underscore of a group stands for a dot.
+        """
         info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(
@@ -36,7 +39,7 @@ class Site:
         )
         lines = []
         for group, points in groups.items():
-            lines.append(f"[{group.replace('_', '.')}]")
+            lines.append(f"[{'.'.join(group.rsplit('_', 1))}]")
             lines.extend(f"{name} = {value}" for name, value in points.items())
         (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
         return info

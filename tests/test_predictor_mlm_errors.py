@@ -25,7 +25,7 @@ X = torch.full((2, 4), MASK)
         ({"max_steps": 3, "temperature": -0.1}, "temperature is -0.1"),
         ({"max_steps": 3, "seed": -3}, "seed is -3"),
         ({"max_steps": 3, "strategy": Uniform(), "confidence": "entropy"}, "one or the other"),
-        ({"max_steps": 3, "strategy": "uniform"}, "strategy is 'uniform'.*needs_logits"),
+        ({"max_steps": 3, "strategy": object()}, "strategy is <object.*needs_logits"),
         ({"max_steps": 3, "logits_hook": 3}, "logits_hook is 3"),
         ({"max_steps": 3, "history": "folder"}, "must derive from HistoryPluginBase"),
         ({"max_steps": 3, "confidence_temperature": -1}, "confidence_temperature is -1"),

@@ -282,4 +282,7 @@ def _masked_before(step_results: MLMStepResults) -> Bool[Tensor, "B L"]:
     if "masked" not in step_results or "filled" not in step_results:
         # Results of a foreign loop: a position without logits was not looked at.
         return torch.as_tensor(step_results["logits"]).ne(0).any(dim=-1)
-    return torch.logical_or(step_results["masked"], step_results["filled"])
+    left = step_results["masked"]
+    if "taken_back" in step_results:
+        left = left & ~step_results["taken_back"].to(left.device)
+    return torch.logical_or(left, step_results["filled"])

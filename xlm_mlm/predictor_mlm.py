@@ -1,40 +1,45 @@
 """The decoding loop: passes, stopping, results. The rules of sampling live in `sampling/`."""
 
-import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Integer
 from torch import Tensor
 from xlm import flags
 from xlm.harness import Predictor
 
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.decoding.hooks import LogitsShiftBy1
+from xlm_mlm.decoding.network import Network
+from xlm_mlm.decoding.passes import Pass
 from xlm_mlm.decoding.prompts import PromptBatch, batch_prompts
 from xlm_mlm.decoding.recording import HistoryPluginBase
-from xlm_mlm.decoding.results import dense_logits, rows_of
-from xlm_mlm.decoding.state import advance, at_work, begin, evaluating, masks_left
-from xlm_mlm.model_mlm import call_model, logits_at_positions, pick
-from xlm_mlm.sampling.candidates import Candidates
-from xlm_mlm.sampling.positions import Confidence, PositionStrategy, make_strategy
-from xlm_mlm.sampling.streams import GlobalStream, Purpose, SampleStreams
-from xlm_mlm.sampling.tokens import TokenSampler, suppress
+from xlm_mlm.decoding.results import rows_of
+from xlm_mlm.decoding.rules import make_rules
+from xlm_mlm.decoding.state import begin, evaluating
+from xlm_mlm.sampling.positions import PositionStrategy
+from xlm_mlm.sampling.revise import Revision
+from xlm_mlm.sampling.scores import Confidence
+from xlm_mlm.sampling.streams import GlobalStream, SampleStreams
+from xlm_mlm.sampling.tokens import TokenSampler
 from xlm_mlm.types_mlm import MLMBatch, MLMModel, MLMPredictionDict, MLMStepResults
 
 __all__ = ["LogitsShiftBy1", "MLMPredictor"]
 
 logger = logging.getLogger(__name__)
 
+_COUNT = "samples_seen"
+
 
 class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
     """Fills masks in any order, several in a pass, in at most `max_steps` passes.
 
     Each pass chooses positions (`confidence`, `threshold`, or `strategy`), draws their tokens
-    (`temperature`, `top_k`, `top_p`) and keeps them. No pass runs in which nothing is filled.
+    (`temperature`, `top_k`, `top_p`) and keeps them, unless a `revision` takes some back. No pass
+    runs in which nothing is filled.
 
     Args:
         max_steps: most forward passes a sample may take.
@@ -58,8 +63,18 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         history: keeps a record of every pass.
         seed: gives every sample random numbers of its own, so that its output does not depend on
             its batch. Without it, torch's global generator is used.
-        strategy: a position rule of your own, instead of `confidence` and `threshold`.
+        strategy: a position rule instead of `confidence` and `threshold`: its name, a mapping of
+            `name` and options, or an object (`PositionStrategy`). Names: `xlm-mlm plugins`.
             `confidence_temperature` is the confidences' alone, and unused with a threshold.
+        revision: a rule that takes committed tokens back, in the same three ways (`Revision`). It
+            uses all of `max_steps`, and helps where that is more than there are masks.
+        block_length: fill the positions in blocks of this length, from left to right, counted
+            from the first that was not given; None is one block. Not with a revision.
+        cfg_scale: w in u + (w + 1) (c - u), where c are the logits and u those with the given
+            tokens masked (Nie et al., arXiv 2410.18514); twice the work; 0 is off.
+        suppress_tokens: ids, or tokens as text, that are never produced.
+        allowed_tokens: what may be produced where: see `sampling.constraints.AllowedTokens`. A
+            batch may have such a table of booleans, too.
 
     Raises:
         ValueError: an option out of range, or options that contradict each other.
@@ -86,21 +101,30 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         logits_hook: Callable[[Tensor], Tensor] | None = None,
         history: HistoryPluginBase | None = None,
         seed: int | None = None,
-        strategy: PositionStrategy | None = None,
+        strategy: PositionStrategy | str | Mapping[str, Any] | None = None,
+        revision: Revision | str | Mapping[str, Any] | None = None,
+        block_length: int | None = None,
+        cfg_scale: float = 0.0,
+        suppress_tokens: Sequence[int | str] | None = None,
+        allowed_tokens: Any = None,
     ) -> None:
         super().__init__()
-        _check_parts(logits_hook, history, strategy)
+        _check_parts(logits_hook, history)
         self.max_steps = require_int("max_steps", max_steps, 1)
         if max_new_tokens is not None:
             require_int("max_new_tokens", max_new_tokens, 0)
-        if strategy is not None and (confidence, threshold) != (None, None):
-            raise ValueError(
-                f"strategy is set together with confidence={confidence!r} and "
-                f"threshold={threshold!r}; give one or the other"
-            )
-        named = make_strategy(confidence, threshold, confidence_temperature)
-        self.strategy = named if strategy is None else strategy
-        self.sampler = TokenSampler(temperature, top_k, top_p)
+        self.rules = make_rules(
+            TokenSampler(temperature, top_k, top_p),
+            confidence=confidence,
+            threshold=threshold,
+            confidence_temperature=confidence_temperature,
+            strategy=strategy,
+            revision=revision,
+            block_length=block_length,
+            cfg_scale=cfg_scale,
+            suppress_tokens=suppress_tokens,
+            allowed_tokens=allowed_tokens,
+        )
         self.max_new_tokens = max_new_tokens
         self.tokenizer = tokenizer
         self.model = model
@@ -126,6 +150,20 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         self.streams = GlobalStream() if seed is None else SampleStreams(seed)
         self.samples_seen = 0
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        # A training checkpoint keeps the count, so that a resumed run numbers its samples on.
+        # Without a seed there are no numbers, and the checkpoint is as any other's.
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if isinstance(self.streams, SampleStreams):
+            destination[prefix + _COUNT] = torch.tensor(self.samples_seen)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        # Neither a checkpoint without the count nor one that has it for nothing is an error.
+        seen = state_dict.pop(prefix + _COUNT, None)
+        if seen is not None and isinstance(self.streams, SampleStreams):
+            self.samples_seen = int(seen)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def reset(self) -> None:
         """Forget what was recorded of earlier batches; random streams go on."""
         if self.history is not None:
@@ -142,7 +180,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
 
         Args:
             batch: `input_ids` (B, L), with `attention_mask`, `positions`, `segment_ids`,
-                `block_mask` or `sample_ids` (Integer[B]) where there are any.
+                `block_mask`, `sample_ids` (Integer[B]) or `allowed_tokens` where there are any.
             batch_idx: unused, part of the host's protocol; so are the next two.
             dataloader_idx: unused.
             dataloader_name: unused.
@@ -154,24 +192,49 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         return self._predict(batch, self.max_new_tokens or 0)
 
     def _predict(self, batch: MLMBatch, new_tokens: int) -> MLMPredictionDict:
+        started = time.perf_counter()
+        seconds: Any = None
+        for state in self._states(batch, new_tokens):
+            if seconds is None:
+                seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
+            seconds[state["active"]] = time.perf_counter() - started
+        return self._results(state, new_tokens, seconds.tolist())
+
+    def predict_iter(self, batch: MLMBatch) -> Iterator[MLMStepResults]:
+        """Fill every mask of a batch, and yield the states as they come.
+
+        Args:
+            batch: as in `predict`.
+
+        Yields:
+            The state before the first pass, then the state after each. They are not changed
+            later, and may be kept. The predictor serves one batch at a time: finish one iterator,
+            or close it, before the next.
+
+        Raises:
+            KeyError: the batch has no `input_ids`.
+            ValueError: there is no model or tokenizer, or the batch does not fit them.
+        """
+        return self._states(batch, self.max_new_tokens or 0)
+
+    def _states(self, batch: MLMBatch, new_tokens: int) -> Iterator[MLMStepResults]:
         if self.model is None:
             raise ValueError("MLMPredictor has no model; pass model=..., or let the host set it")
         self.reset()
-        started = time.perf_counter()
         state = begin(batch, self._mask_id(), new_tokens)
         state["sample_ids"] = self._sample_ids(batch, len(state["x"]))
         if self.history is not None:
             self.history.use_tokenizer(self.tokenizer)
             self.history.begin(state)
-        seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
+        yield state
         while not self.stop(state).all():
             last = state["current_step"] == self.max_steps - 1
             state = self.predict_single_step(state, final_step=last)
-            seconds[state["active"]] = time.perf_counter() - started
-            self._record(state)
+            if state["active"].any():
+                self._record(state)
+                yield state
         if self.history is not None:
             self.history.finalize()
-        return self._results(state, new_tokens, seconds.tolist())
 
     def predict_single_step(
         self, step_results: MLMStepResults, final_step: bool = False
@@ -185,90 +248,15 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         Returns:
             The state after the pass, all B rows of it.
         """
-        with torch.inference_mode(), evaluating(self.model):
-            return self._step(step_results, final_step)
-
-    def _step(self, step_results: MLMStepResults, final_step: bool) -> MLMStepResults:
-        masked = masks_left(step_results, self._mask_id())
-        candidates = Candidates.of(masked)
-        if not len(candidates.rows):
-            return {**step_results, "active": torch.zeros_like(step_results["active"])}
         left = max(self.max_steps - step_results["current_step"], 1)
-        asked: dict[str, Any] = {"passes_left": 1 if final_step else left}
-        if getattr(self.strategy, "needs_noise", True):
-            asked["noise"] = self._noise(step_results, candidates, Purpose.POSITION)
-        candidates = dataclasses.replace(candidates, **asked)
-        length, kept = masked.shape[1], None
-        if self.strategy.needs_logits or self.history is not None:
-            every = candidates.flat(candidates.valid, length)
-            all_logits = self._logits(step_results, candidates.rows, every)
-            chosen = self._select(candidates, all_logits)
-            flat = candidates.flat(chosen, length)
-            # Indices from the CPU: a boolean index would synchronise on CUDA.
-            picked = chosen[candidates.valid].nonzero().squeeze(1)
-            logits = all_logits[picked.to(all_logits.device)]
-            if self.history is not None:
-                kept = dense_logits(all_logits, every, masked.shape)
-        else:
-            chosen = self._select(candidates, None)
-            flat = candidates.flat(chosen, length)
-            logits = self._logits(step_results, candidates.rows, flat)
-        uniform = None
-        if not self.sampler.greedy:
-            uniform = self._noise(step_results, candidates, Purpose.TOKEN)[chosen]
-        tokens = self.sampler(logits, uniform)
-        return advance(step_results, masked, flat, tokens, kept)
+        with torch.inference_mode(), evaluating(self.model):
+            return self._pass().run(step_results, 1 if final_step else left)
 
-    def _select(self, candidates: Candidates, logits: Tensor | None) -> Bool[Tensor, "A K"]:
-        """Ask the strategy, and hold it to its promise; the pass's one synchronisation."""
-        seen: Any = {} if logits is None else {"logits": logits}
-        chosen: Any = self.strategy.select(dataclasses.replace(candidates, **seen))
-        fits = isinstance(chosen, Tensor) and chosen.shape == candidates.valid.shape
-        if fits and chosen.dtype == torch.bool:
-            chosen = chosen.cpu()
-            fits = bool(chosen.any(dim=1).all() and not (chosen & ~candidates.valid).any())
-        else:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"{type(self.strategy).__name__}.select must return booleans of the shape of "
-                "`valid` that mark at least one candidate of every line and only valid ones; it "
-                "did not"
-            )
-        return candidates.valid if candidates.passes_left == 1 else chosen
-
-    def _logits(
-        self, state: MLMStepResults, rows: Integer[Tensor, "A"], flat: Integer[Tensor, "N"]
-    ) -> Float[Tensor, "N V"]:
-        """Logits at flat positions of the whole batch, from a pass over some rows of it."""
-        inputs = at_work(state, rows)
-        length = state["x"].shape[1]
-        if len(inputs["x_t"]) < len(state["x"]):
-            line_of = torch.zeros(len(state["x"]), dtype=torch.long)
-            line_of[rows] = torch.arange(len(rows))
-            flat = line_of[flat // length] * length + flat % length
-        flat = flat.to(inputs["x_t"].device)
-        hook = self.logits_hook
-        pointwise = getattr(hook, "pointwise", False)
-        if hook is None or pointwise:
-            logits = logits_at_positions(self.model, flat=flat, **inputs)
-            logits = logits if hook is None else hook(logits)
-        else:
-            logits = pick(hook(call_model(self.model, **inputs)), flat, inputs["x_t"])
-        # Made in this pass, and nobody else's: not a view of a parameter, nor kept by a hook.
-        ours = logits.is_inference() and logits.is_contiguous() and not pointwise
-        return suppress(logits, [self._mask_id()], in_place=ours)
-
-    def _noise(
-        self, state: MLMStepResults, candidates: Candidates, purpose: Purpose
-    ) -> Float[Tensor, "A K"]:
-        places, ids = candidates.columns, candidates.rows
-        # A state made by hand may have neither: a row is then its own sample.
-        if "places" in state:
-            places = state["places"][candidates.rows].gather(1, places)
-        if "sample_ids" in state:
-            ids = state["sample_ids"][ids]
-        return self.streams.uniform(ids, state["current_step"], purpose, places)
+    def _pass(self) -> Pass:
+        """What a pass needs, as the predictor's attributes are now."""
+        mask_id = self._mask_id()
+        network = Network(self.model, self.logits_hook, self.tokenizer, mask_id, self.rules)
+        return Pass(self.rules, network, self.streams, self.history is not None)
 
     def _sample_ids(self, batch: MLMBatch, rows: int) -> Integer[Tensor, "B"]:
         given: Any = batch.get("sample_ids")
@@ -378,18 +366,11 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         return dict(zip(group.indices, texts, strict=True))
 
 
-def _check_parts(logits_hook: Any, history: Any, strategy: Any) -> None:
+def _check_parts(logits_hook: Any, history: Any) -> None:
     if logits_hook is not None and not callable(logits_hook):
         raise ValueError(f"logits_hook is {logits_hook!r}; it must be callable")
     if history is not None and not isinstance(history, HistoryPluginBase):
         raise ValueError(
             f"history is {history!r}; it must derive from HistoryPluginBase, as "
             "HistoryTopKPlugin(output_dir) does"
-        )
-    if strategy is not None and not (
-        callable(getattr(strategy, "select", None)) and hasattr(strategy, "needs_logits")
-    ):
-        raise ValueError(
-            f"strategy is {strategy!r}; it must be an object with `needs_logits` and "
-            "`select(candidates)`"
         )

@@ -6,7 +6,7 @@ Everything above this floor speaks in these types.
 
 from typing import Any, NotRequired, Protocol, TypedDict
 
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Float64, Integer
 from torch import Tensor
 
 IGNORE_INDEX = -100
@@ -24,8 +24,12 @@ class MLMBatch(TypedDict):
         positions: rotary positions; derived from `attention_mask` when absent.
         segment_ids: packed batches only: the number of the segment each token belongs to.
         block_mask: FlexAttention `BlockMask`; when present, `attention_mask` is ignored.
-        fixed_positions_mask: True where the token was given and never masked (infilling).
+        fixed_positions_mask: True where the token was given and never masked (infilling, prompts).
+        elbo_weights: weight of each row in the bound on the likelihood, where it does not follow
+            from the counts of maskable and masked tokens (`MLMLoss`, `loss_weighting="elbo"`).
         sample_ids: prediction: the number of each sample, the key of its random stream.
+        allowed_tokens: prediction: True where a token may be produced; (V,), (L, V) or (B, L, V),
+            L with the appended masks.
     """
 
     input_ids: Integer[Tensor, "B L"]
@@ -35,7 +39,9 @@ class MLMBatch(TypedDict):
     segment_ids: NotRequired[Integer[Tensor, "B L"]]
     block_mask: NotRequired[Any]
     fixed_positions_mask: NotRequired[Bool[Tensor, "B L"] | None]
+    elbo_weights: NotRequired[Float[Tensor, "B"]]
     sample_ids: NotRequired[Integer[Tensor, "B"]]
+    allowed_tokens: NotRequired[Bool[Tensor, "*shape"]]
 
 
 class PackedFlexMLMBatch(TypedDict):
@@ -50,6 +56,7 @@ class PackedFlexMLMBatch(TypedDict):
     positions: Integer[Tensor, "B L"]
     segment_ids: Integer[Tensor, "B L"]
     block_mask: NotRequired[Any]
+    elbo_weights: NotRequired[Float[Tensor, "B"]]
 
 
 class MLMSeq2SeqPredictionBatch(TypedDict):
@@ -125,6 +132,11 @@ class MLMStepResults(TypedDict):
             None unless a history asks for them.
         masked: the masks left after this pass, on the CPU.
         filled: the positions committed in this pass, on the CPU.
+        taken_back: committed positions that are masks again after this pass, on the CPU.
+        generated: the positions that were not given, on the CPU.
+        p: where a revision asks for it, the probability with which each token was committed.
+        memory: notes of the position rule, from pass to pass.
+        allowed: the batch's `allowed_tokens`.
         steps_taken: passes so far in which the row still had a mask, on the CPU.
         done: rows with no mask left, on the CPU.
         active: rows that took part in this pass, on the CPU.
@@ -140,6 +152,11 @@ class MLMStepResults(TypedDict):
     logits: Float[Tensor, "B L V"] | None
     masked: NotRequired[Bool[Tensor, "B L"]]
     filled: NotRequired[Bool[Tensor, "B L"]]
+    taken_back: NotRequired[Bool[Tensor, "B L"]]
+    generated: NotRequired[Bool[Tensor, "B L"]]
+    p: NotRequired[Float64[Tensor, "B L"]]
+    memory: NotRequired[dict[str, Any]]
+    allowed: NotRequired[Bool[Tensor, "*shape"] | None]
     steps_taken: Integer[Tensor, "B"]
     done: Bool[Tensor, "B"]
     active: Bool[Tensor, "B"]

@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,21 @@ def test_model_loss_predictor_every_collator_and_history_are_registered():
 
     public = {name for name in xlm_mlm.__all__ if name.endswith("Collator")}
     public |= {"RotaryTransformerMLMModel", "MLMLoss", "MLMPredictor", "HistoryTopKPlugin"}
-    assert sorted(entry.value.partition(":")[2] for entry in OURS) == sorted(public)
+    named = [e.value.partition(":")[2] for e in OURS if e.group != "xlm_mlm.samplers"]
+    assert sorted(named) == sorted(public)
+
+
+def test_every_sampling_rule_is_registered():
+    rules = set()
+    for file in (Path(__file__).parents[2] / "xlm_mlm" / "sampling").glob("*.py"):
+        module = import_module(f"xlm_mlm.sampling.{file.stem}")
+        for name, value in vars(module).items():
+            mine = getattr(value, "__module__", None) == module.__name__
+            protocol = getattr(value, "_is_protocol", False) or name == "Sampler"
+            if mine and not protocol and not name.startswith("_"):
+                rules |= {name} if hasattr(value, "select") or hasattr(value, "remask") else set()
+    named = [e.value.partition(":")[2] for e in OURS if e.group == "xlm_mlm.samplers"]
+    assert sorted(named) == sorted(rules)
 
 
 def test_a_stranger_is_resolved_like_ours(site):

@@ -8,14 +8,8 @@ import torch
 
 from xlm_mlm.sampling import distributions
 from xlm_mlm.sampling.candidates import Candidates
-from xlm_mlm.sampling.positions import (
-    LOG_SCORES,
-    UNCERTAINTIES,
-    Budget,
-    FixedCount,
-    Uniform,
-    make_strategy,
-)
+from xlm_mlm.sampling.positions import Budget, FixedCount, Uniform, make_strategy
+from xlm_mlm.sampling.scores import LOG_SCORES, UNCERTAINTIES
 from xlm_mlm.sampling.streams import gumbel
 
 MASKED = torch.tensor(

@@ -40,11 +40,14 @@ def begin(batch: MLMBatch, mask_id: int, new_tokens: int) -> MLMStepResults:
         "logits": None,
         "masked": masked,
         "filled": torch.zeros_like(masked),
+        "taken_back": torch.zeros_like(masked),
+        "generated": masked.clone(),
         "steps_taken": torch.zeros(rows, dtype=torch.long),
         "done": ~masked.any(dim=1),
         "active": torch.zeros(rows, dtype=torch.bool),
         "current_step": 0,
         "places": _places(x, attention_mask),
+        "allowed": batch.get("allowed_tokens"),
     }
 
 
@@ -129,11 +132,36 @@ def advance(
         "logits": logits,
         "masked": masked,
         "filled": filled,
+        "taken_back": torch.zeros_like(before),
         "steps_taken": state["steps_taken"] + active.long(),
         "done": ~masked.any(dim=1),
         "active": active,
         "current_step": state["current_step"] + 1,
     }
+
+
+def take_back(state: MLMStepResults, places: Integer[Tensor, "N"], mask_id: int) -> MLMStepResults:
+    """State in which committed tokens, at flat positions on the CPU, are masks again."""
+    if not len(places):
+        return state
+    x, masked = state["x"].clone(), state["masked"].clone()
+    x.view(-1)[places.to(x.device)] = mask_id
+    taken_back = torch.zeros_like(masked)
+    masked.view(-1)[places] = taken_back.view(-1)[places] = True
+    done = ~masked.any(dim=1)
+    return {**state, "x": x, "masked": masked, "taken_back": taken_back, "done": done}
+
+
+def generated(state: MLMStepResults, masked: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The positions that were not given, on the CPU; of a state made by hand, its masks."""
+    return state.get("generated", masked)
+
+
+def places_of(state: MLMStepResults) -> Integer[Tensor, "B L"]:
+    """Where each position stands in its sample, on the CPU; its column, in a state made by hand."""
+    if "places" in state:
+        return state["places"]
+    return torch.arange(state["x"].shape[1]).expand(state["x"].shape)
 
 
 def masks_left(state: MLMStepResults, mask_id: int) -> Bool[Tensor, "B L"]:

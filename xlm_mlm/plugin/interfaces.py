@@ -14,11 +14,13 @@ class Interface:
         kind: the short name of the group.
         target: the interface, as `module:class`; imported only to check a class.
         subclass: whether classes must derive from it; otherwise having its methods is enough.
+        any_of: whether one of its methods is enough.
     """
 
     kind: str
     target: str
     subclass: bool
+    any_of: bool = False
 
     def check(self, candidate: Any) -> type:
         """Return `candidate` if it is a class that fills the interface.
@@ -35,14 +37,15 @@ class Interface:
         if self.subclass and not issubclass(candidate, base):
             raise ValueError(f"{where} does not derive from {self.target}; {asked}")
         missing = _missing(candidate, base, self.subclass)
-        if missing:
+        if missing and not (self.any_of and len(missing) < len(_methods(base))):
             raise ValueError(f"{where} does not define {', '.join(missing)}; {asked}")
         return candidate
 
     def _asks(self, base: type) -> str:
         if self.subclass:
             return f"derives from {self.target} and leaves nothing abstract"
-        return f"defines {', '.join(_methods(base))} ({self.target})"
+        joint = " or " if self.any_of else ", "
+        return f"defines {joint.join(_methods(base))} ({self.target})"
 
 
 INTERFACES = {
@@ -51,6 +54,9 @@ INTERFACES = {
     "xlm.predictors": Interface("predictor", "xlm.harness:Predictor", subclass=False),
     "xlm.collators": Interface("collator", "xlm.datamodule:Collator", subclass=False),
     "xlm.history": Interface("history", "xlm_mlm.history_mlm:HistoryPluginBase", subclass=True),
+    "xlm_mlm.samplers": Interface(
+        "sampler", "xlm_mlm.sampling.named:Sampler", subclass=False, any_of=True
+    ),
 }
 
 

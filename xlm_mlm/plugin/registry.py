@@ -111,8 +111,9 @@ def resolve(group: str, name: str) -> type:
     """The class registered under a short name.
 
     Args:
-        group: `xlm.models`, `xlm.losses`, `xlm.predictors`, `xlm.collators` or `xlm.history`;
-            or the kind: `model`, `loss`, `predictor`, `collator`, `history`.
+        group: `xlm.models`, `xlm.losses`, `xlm.predictors`, `xlm.collators`, `xlm.history` or
+            `xlm_mlm.samplers`; or the kind: `model`, `loss`, `predictor`, `collator`, `history`,
+            `sampler`.
         name: the short name.
 
     Raises:

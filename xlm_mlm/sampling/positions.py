@@ -1,19 +1,15 @@
 """Which masks to fill in a pass: one small strategy object a rule."""
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Float64, Integer
+from jaxtyping import Bool, Float64, Integer
 from torch import Tensor
 
 from xlm_mlm.checks import require_choice, require_number
 from xlm_mlm.sampling.candidates import Candidates
-from xlm_mlm.sampling.distributions import row_pieces
+from xlm_mlm.sampling.scores import LOG_SCORES, UNCERTAINTIES, Confidence
 from xlm_mlm.sampling.streams import gumbel
-
-Confidence = Literal["top_prob", "prob_diff", "entropy"]
 
 
 class PositionStrategy(Protocol):
@@ -93,11 +89,10 @@ class Budget:
 
     def select(self, candidates: Candidates) -> Bool[Tensor, "A K"]:
         """The longest prefix; on the last pass there is no budget left to keep: all."""
-        valid = candidates.valid
-        if candidates.passes_left == 1:
-            return valid
+        if candidates.last.all():
+            return candidates.valid
         u = candidates.grid(self.uncertainty(candidates.logits), 0.0).double()
-        valid = valid.to(u.device)
+        valid = candidates.valid.to(u.device)
         # Unused places sort last.
         ordered, order = u.masked_fill(~valid, torch.inf).sort(dim=1, stable=True)
         before = ordered.cumsum(dim=1).roll(1, dims=1)
@@ -114,72 +109,6 @@ def lowest(
     order = keys.masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
     taken = torch.arange(keys.shape[1], device=keys.device) < count[:, None]
     return torch.zeros_like(valid).scatter(1, order, taken) & valid
-
-
-Score = Callable[[Float[Tensor, "M V"]], Float[Tensor, "M"]]
-
-
-def _in_pieces(score: Score) -> Score:
-    """Score a few positions at a time: nothing of the logits' size is ever made."""
-
-    @wraps(score)
-    def of_all(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-        return torch.cat([score(piece) for piece in row_pieces(logits)])
-
-    return of_all
-
-
-@_in_pieces
-def top_probability(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    """log p of the most probable token."""
-    return logits.softmax(dim=-1).amax(dim=-1).log()
-
-
-@_in_pieces
-def probability_gap(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    """p of the most probable token less p of the next."""
-    p = logits.softmax(dim=-1)
-    best, token = p.max(dim=-1, keepdim=True)
-    return best.squeeze(1) - p.scatter_(1, token, 0.0).amax(dim=-1)
-
-
-@_in_pieces
-def entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    """Entropy in nats; tokens of probability 0 add nothing."""
-    # log p = z - log(sum of exp(z)), and that sum is 1 / p of the most probable token.
-    z = logits - logits.amax(dim=-1, keepdim=True)
-    p = z.softmax(dim=-1)
-    log_sum = -p.amax(dim=-1).log()
-    return log_sum - p.mul_(z.clamp_min_(torch.finfo(z.dtype).min)).sum(dim=-1)
-
-
-def _negative_entropy(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    return -entropy(logits)
-
-
-def _doubt(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    return -torch.expm1(top_probability(logits))
-
-
-def _closeness(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    return 1.0 - probability_gap(logits)
-
-
-def _log_gap(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    gap = probability_gap(logits)
-    return gap.clamp_min(torch.finfo(gap.dtype).tiny).log()
-
-
-LOG_SCORES: dict[str, Score] = {
-    "top_prob": top_probability,
-    "prob_diff": _log_gap,
-    "entropy": _negative_entropy,
-}
-UNCERTAINTIES: dict[str, Score] = {
-    "top_prob": _doubt,
-    "prob_diff": _closeness,
-    "entropy": entropy,
-}
 
 
 def _temperature(value: float) -> float:

@@ -16,6 +16,7 @@ class Purpose(IntEnum):
 
     POSITION = 0
     TOKEN = 1
+    REVISION = 2
 
 
 class Streams(Protocol):
