@@ -340,13 +340,17 @@ def _plain(value: Any, where: str, tokenizer: Any) -> Any:
 
 def _options(predictor: Any) -> dict[str, Any]:
     """Plain options of the predictor; objects are left out."""
-    plain = (bool, int, float, str, type(None))
     found = predictor.items() if isinstance(predictor, Mapping) else ()
-    return {
-        key: value
-        for key, value in found
-        if isinstance(value, plain) and key != "_target_" and "${" not in str(value)
-    }
+    return {key: value for key, value in found if key != "_target_" and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is made of numbers, words, lists and mappings, none of them an object's."""
+    if isinstance(value, Mapping):
+        return "_target_" not in value and all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str | None) and "${" not in str(value)
 
 
 def _collator(config: Mapping[str, Any]) -> Mapping[str, Any]:

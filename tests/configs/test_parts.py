@@ -29,8 +29,9 @@ def test_every_file_is_reached_from_an_experiment():
     for path in CONFIGS.rglob("*.yaml"):
         by_name.setdefault(path.stem, []).append(path)
     reached: set[str] = set()
-    # Histories, likelihoods and their evaluator are added on the command line.
-    ahead = {*EXPERIMENTS, "topk_mlm", "mc_mlm", "likelihood_mlm"}
+    # Histories, samplers, likelihoods and their evaluator are added on the command line.
+    samplers = {path.stem for path in (CONFIGS / "sampler").glob("*.yaml")}
+    ahead = {*EXPERIMENTS, *samplers, "topk_mlm", "mc_mlm", "likelihood_mlm"}
     while ahead:
         name = ahead.pop()
         reached.add(name)

@@ -244,3 +244,39 @@ def test_checkpoints_and_folders(tmp_path):
     write_checkpoint(path, raw)
     with pytest.raises(ValueError, match=r"x\.ckpt: the checkpoint's config has no"):
         Filler.from_checkpoint(path)
+
+
+def test_suppressed_tokens_are_no_candidates():
+    best = max(range(V), key=naive_p(1).__getitem__)
+    found = filler(options={"suppress_tokens": [name(best), 0]}).fill("1 [MASK]", candidates=99)
+    tokens = [each.tokens[0].token_id for each in found]
+    left = [p if t not in (best, 0) else 0.0 for t, p in enumerate(naive_p(1))]
+    assert tokens == sorted((t for t in range(V) if left[t]), key=lambda t: -left[t])
+    assert [each.tokens[0].p for each in found] == pytest.approx(
+        [left[t] / sum(left) for t in tokens]
+    )
+
+
+def test_a_rule_replaces_the_saved_one_of_whichever_kind():
+    saved = {"confidence": "top_prob", "threshold": 0.1}
+    assert filler(saved, options={"strategy": "klass"}).options["strategy"] == "klass"
+    assert "confidence" not in filler(saved, options={"revision": "p2"}).options
+    named = {"strategy": {"name": "klass", "tau": 0.5}}
+    assert filler(named).options["strategy"] == {"name": "klass", "tau": 0.5}
+    assert "strategy" not in filler(named, options={"confidence": "entropy"}).options
+
+
+def test_a_revised_text_has_the_scores_of_its_last_tokens():
+    views = []
+    options = {"revision": {"name": "remdm", "rule": "rescale", "eta": 0.9}, "max_steps": 9}
+    (found,) = filler(options=options).fill("[MASK] [MASK] [MASK] [MASK]", watch=views.append)
+    # Logits do not depend on the text here, so the greedy token is the same whenever it is made.
+    for place, each in enumerate(found.tokens):
+        assert each.p == pytest.approx(max(naive_p(place)))
+    assert any(after.ids.count(MASK) >= before.ids.count(MASK) for before, after in pairs(views))
+    for view in views:
+        assert [p is None for p in view.p] == [token == MASK for token in view.ids]
+
+
+def pairs(views):
+    return list(itertools.pairwise(views))

@@ -35,6 +35,15 @@ def fill(
     confidence: Annotated[
         str | None, typer.Option(help="Which blank comes first: top_prob, prob_diff or entropy.")
     ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="A rule by name instead: klass, probability_threshold, ...")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="A rule that takes tokens back: remdm or p2.")
+    ] = None,
+    suppress: Annotated[
+        list[str] | None, typer.Option(help="A token never to fill in; may be repeated.")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Of the candidates after the first, which are drawn.")
     ] = None,
@@ -73,6 +82,9 @@ def fill(
     options = {
         "max_steps": steps,
         "confidence": confidence,
+        "strategy": strategy,
+        "revision": revision,
+        "suppress_tokens": suppress,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,

@@ -20,7 +20,12 @@ from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
 from xlm_mlm.visible import excerpt
 
 MASK = "[MASK]"
-_OPTIONS = ("confidence", "threshold", "confidence_temperature", "temperature", "top_k", "top_p")
+_RULES = ("confidence", "threshold", "strategy", "revision")
+_OPTIONS = (
+    *_RULES,
+    *("confidence_temperature", "temperature", "top_k", "top_p"),
+    *("block_length", "cfg_scale", "suppress_tokens", "allowed_tokens"),
+)
 # Of drawn candidates some are equal; so many rounds are made to find as many as were asked for.
 _ROUNDS = 4
 MOST_DRAWN = 1000
@@ -84,8 +89,8 @@ class Filler:
         saved: model and tokenizer.
         weights: which the model has, for the record.
         device: as in `xlm_mlm.generation.options.choose_device`.
-        options: of the predictor, instead of the saved ones: `confidence`, `threshold`,
-            `confidence_temperature`, `temperature`, `top_k`, `top_p`, `max_steps`.
+        options: of the predictor, instead of the saved ones: `max_steps`, and those of its rules
+            and draws. A rule that is given replaces the saved one, of whichever kind.
         frame: put BOS and EOS around a text; as in training if None.
 
     Raises:
@@ -106,7 +111,11 @@ class Filler:
         self.mask_id = require_token_id(self.tokenizer, "mask", "find the blanks")
         kept = {key: saved.predictor.get(key) for key in _OPTIONS if key in saved.predictor}
         given = {key: value for key, value in (options or {}).items() if value is not None}
-        # One of the two ways to shape the draw replaces the other.
+        # One of the ways to choose positions, or to shape the draw, replaces the others.
+        if given.keys() & {"strategy", "revision"}:
+            kept = {key: value for key, value in kept.items() if key not in _RULES}
+        if given.keys() & {"confidence", "threshold"}:
+            kept = {k: value for k, value in kept.items() if k not in ("strategy", "revision")}
         if "top_p" in given:
             kept.pop("top_k", None)
         if "top_k" in given:
@@ -182,7 +191,7 @@ class Filler:
                 raise ValueError(
                     f"candidates is {candidates}; of several blanks at most {MOST_DRAWN}"
                 )
-            found |= self._ranked(row, candidates) if blanks == 1 else {}
+            found |= self._ranked(row, candidates, observer) if blanks == 1 else {}
             for drawn in range(_ROUNDS if blanks > 1 else 0):
                 if len(found) >= candidates:
                     break
@@ -264,23 +273,20 @@ class Filler:
         ids = predictor.predict(batch)["ids"].tolist()
         return [(row, self.candidate(row, observer.filled[n])) for n, row in enumerate(ids)]
 
-    def _ranked(self, row: Tensor, count: int) -> dict[tuple[int, ...], Candidate]:
-        """The most probable tokens of the only blank."""
-        from xlm_mlm.model_mlm import call_model
-
+    def _ranked(
+        self, row: Tensor, count: int, observer: "_Observer"
+    ) -> dict[tuple[int, ...], Candidate]:
+        """The most probable tokens of the only blank, which the greedy way has just looked at."""
         place = int((row == self.mask_id).nonzero())
-        with torch.inference_mode():
-            valid = torch.ones_like(row[None], dtype=torch.bool)
-            x = row[None].to(self.device)
-            logits = call_model(self.model, x, valid.to(self.device))[0, place].float()
-            logits[self.mask_id] = -torch.inf
-            best = logits.softmax(-1).topk(min(count, len(logits) - 1))
+        assert observer.logits is not None
+        p = observer.logits[0, place].float().softmax(-1)
+        best = p.topk(min(count, int((p > 0).sum())))
         found = {}
-        for p, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        for chance, token in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             filled = row.clone()
             filled[place] = token
             ids = filled.tolist()
-            found[tuple(ids)] = self.candidate(ids, {place: (token, p, 1)})
+            found[tuple(ids)] = self.candidate(ids, {place: (token, chance, 1)})
         return found
 
     def candidate(self, row: list[int], filled: dict[int, tuple[int, float, int]]) -> Candidate:
@@ -309,6 +315,7 @@ class _Observer(HistoryPluginBase):
     def __init__(self, filler: Filler, watch: Callable[[View], None] | None) -> None:
         self.filler, self.watch = filler, watch
         self.filled: list[dict[int, tuple[int, float, int]]] = []
+        self.logits: Tensor | None = None
         self._steps = 0
 
     def begin(self, step_results: MLMStepResults) -> None:
@@ -319,6 +326,7 @@ class _Observer(HistoryPluginBase):
         self._steps += 1
         logits, x = step_results["logits"], step_results["x"]
         assert logits is not None
+        self.logits = logits
         new: list[int] = []
         for row, place in step_results["filled"].nonzero().tolist():
             token = int(x[row, place])
@@ -326,6 +334,8 @@ class _Observer(HistoryPluginBase):
             self.filled[row][place] = (token, p, self._steps)
             if row == 0:
                 new.append(place)
+        for row, place in step_results["taken_back"].nonzero().tolist():
+            del self.filled[row][place]
         self._show(step_results, new)
 
     def _show(self, step_results: MLMStepResults, new: list[int]) -> None:
