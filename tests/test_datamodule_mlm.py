@@ -10,6 +10,7 @@ from xlm.datamodule import Collator
 
 import xlm_mlm
 import xlm_mlm.datamodule_mlm as face
+from xlm_mlm.collation.mask_sampling import MASK_SAMPLING
 from xlm_mlm.papl_unconditional import PaplUnconditionalCollator
 
 MASK = 2
@@ -113,6 +114,21 @@ def test_a_pickled_collator_goes_on_with_the_same_random_numbers(tokenizer, name
     twin = pickle.loads(pickle.dumps(collator))
     assert equal(twin(EXAMPLES), collator(EXAMPLES))
     assert twin.generator.initial_seed() == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sampling", MASK_SAMPLING)
+def test_every_collator_takes_mask_sampling(tokenizer, name, sampling):
+    options = {"mask_sampling": sampling, "generator": torch.Generator().manual_seed(3)}
+    collator = build(name, tokenizer, **options)
+    assert collator.mask_sampling == sampling
+    twin = pickle.loads(pickle.dumps(collator))
+    batch = collator(EXAMPLES)
+    assert equal(twin(EXAMPLES), batch)
+    doubled = sampling == "complementary" and "Pred" not in name
+    assert {len(value) for value in batch.values()} == {4 if doubled else 2}
+    with pytest.raises(ValueError, match="mask_sampling is 'stratifed'; it must be one of"):
+        build(name, tokenizer, mask_sampling="stratifed")
 
 
 @pytest.mark.parametrize("name", NAMES)

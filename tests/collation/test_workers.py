@@ -21,17 +21,19 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def loader_of(generator, context="fork"):
+def loader_of(generator, context="fork", sampling="bernoulli"):
     tokenizer = SimpleSpaceTokenizer.for_numbers(20)
-    collator = DefaultMLMCollator(tokenizer, 66, None, generator=generator)
+    collator = DefaultMLMCollator(tokenizer, 66, None, generator=generator, mask_sampling=sampling)
     return DataLoader(
         ROWS, batch_size=1, num_workers=2, collate_fn=collator, multiprocessing_context=context
     )
 
 
+@pytest.mark.parametrize("sampling", ["bernoulli", "stratified", "exact_count"])
 @pytest.mark.parametrize("with_generator", [False, True])
-def test_workers_differ_and_a_seed_repeats_them(with_generator):
-    loader = loader_of(torch.Generator().manual_seed(11) if with_generator else None)
+def test_workers_differ_and_a_seed_repeats_them(with_generator, sampling):
+    generator = torch.Generator().manual_seed(11) if with_generator else None
+    loader = loader_of(generator, sampling=sampling)
     first = masks(loader, seed=1)
     assert not any(torch.equal(a, b) for i, a in enumerate(first) for b in first[:i])
     assert same(first, masks(loader, seed=1))

@@ -10,7 +10,13 @@ import xlm_mlm
 EXPERIMENTS = sorted(
     path.stem for path in (Path(xlm_mlm.__file__).parent / "configs/experiment").glob("*.yaml")
 )
-USUAL = {"loss_on_padding": True, "truncate": "block", "add_bos": True, "add_eos": True}
+USUAL = {
+    "loss_on_padding": True,
+    "truncate": "block",
+    "mask_sampling": "bernoulli",
+    "add_bos": True,
+    "add_eos": True,
+}
 NO_FRAME = {"add_bos": False, "add_eos": False}
 # Of all collators of an experiment, or of one loader's.
 UNUSUAL = {

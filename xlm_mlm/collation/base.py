@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from xlm.datamodule import Collator
 
-from xlm_mlm.checks import require_token_id
-from xlm_mlm.collation.masking import RandomSource
+from xlm_mlm.checks import require_choice, require_token_id
+from xlm_mlm.collation.mask_sampling import MASK_SAMPLING, MaskSampler
+from xlm_mlm.collation.randomness import RandomSource
 
 
 class SpecialIds(NamedTuple):
@@ -42,23 +43,33 @@ class MLMCollator(Collator):
     Collators can be pickled, their generator included, so that they reach worker processes.
     """
 
+    # Whether the collator adds masks. One that does not has the options that say how without an
+    # effect, so that one config can serve both kinds.
+    _masks = True
+
     def __init__(
         self,
         tokenizer: Any,
         block_size: int | None,
         noise_schedule: Any,
         generator: torch.Generator | None,
+        mask_sampling: str = "bernoulli",
     ) -> None:
         self.tokenizer = tokenizer
         # The host declares an int, though some collators work without a size.
         self.block_size: Any = block_size
         self.noise_schedule = noise_schedule
-        self._random = RandomSource(generator)
+        self.mask_sampling = require_choice("mask_sampling", mask_sampling, MASK_SAMPLING)
+        source = RandomSource(generator)
+        if self._masks:
+            self._sampler = MaskSampler(mask_sampling, noise_schedule, source)
+        else:
+            self._sampler = MaskSampler("bernoulli", None, source)
 
     @property
     def generator(self) -> torch.Generator | None:
         """The generator the collator was given; None where it uses torch's global one."""
-        return self._random.generator
+        return self._sampler.source.generator
 
     @property
     def _name(self) -> str:

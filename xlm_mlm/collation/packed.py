@@ -9,7 +9,7 @@ from jaxtyping import Integer
 
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.collation.base import MLMCollator, SpecialIds, vocabulary_of
-from xlm_mlm.collation.masking import bernoulli_mask, hide, targets_of
+from xlm_mlm.collation.masking import hide, targets_of
 from xlm_mlm.collation.rows import check_ids, check_rows, read_column, write_rows
 from xlm_mlm.collation.segments import split_at_eos
 from xlm_mlm.types_mlm import PackedFlexMLMBatch
@@ -19,19 +19,24 @@ class PackedMLMCollator(MLMCollator):
     """Training on packed blocks: several texts in a row, each ending in EOS, attending to itself.
 
     Examples hold `input_ids`, all of one length. Each row has a mask rate t ~ U[0, 1], and each
-    token is masked with probability t. Padding, which the host's packing leaves at the end of the
-    last block unless told to drop it, is not masked and has the target -100.
+    token is masked with probability t (unless `mask_sampling` says otherwise). Padding, which the
+    host's packing leaves at the end of the last block unless told to drop it, is not masked and
+    has the target -100.
 
     Args:
         tokenizer: with mask and EOS tokens.
         block_size: the length the blocks were packed to, the most a row may hold.
-        noise_schedule: kept for the host's protocol; the mask rate does not depend on it.
+        noise_schedule: decides the mask rates, if it is one that draws times (see `MaskSampler`);
+            the host's dummy and None leave them uniform.
         use_flex_attn: must be True: there is no other way to keep the texts of a block apart.
         generator: source of the random numbers; None for torch's global one.
+        mask_sampling: "bernoulli", "stratified", "exact_count" or "complementary" (each row
+            twice); see `MaskSampler`.
 
     Raises:
-        ValueError: `use_flex_attn` is False, `block_size` is below 1, a token is missing, or the
-            mask token is also another.
+        ValueError: `use_flex_attn` is False, `block_size` is below 1, a schedule does not work or
+            does not go with `mask_sampling`, a token is missing, or the mask token is also
+            another.
     """
 
     def __init__(
@@ -42,8 +47,9 @@ class PackedMLMCollator(MLMCollator):
         use_flex_attn: bool = False,
         *,
         generator: torch.Generator | None = None,
+        mask_sampling: str = "bernoulli",
     ) -> None:
-        super().__init__(tokenizer, block_size, noise_schedule, generator)
+        super().__init__(tokenizer, block_size, noise_schedule, generator, mask_sampling)
         if not use_flex_attn:
             raise ValueError(
                 f"use_flex_attn is {use_flex_attn!r}; packed blocks need it. Set "
@@ -79,16 +85,18 @@ class PackedMLMCollator(MLMCollator):
         write_rows(ids, rows, 0)
         check_ids(ids, self._ids.vocabulary, rows)
         segments = split_at_eos(ids, self._eos_id)
-        masked = bernoulli_mask(ids.shape, self._random)
         real = None if self._pad_id is None else ids != self._pad_id
-        if real is not None:
-            masked &= real
-        return {
-            "input_ids": torch.from_numpy(hide(ids, masked, self._mask_id)),
-            "target_ids": torch.from_numpy(targets_of(ids, real, self._mask_id)),
-            "positions": torch.from_numpy(segments.positions),
-            "segment_ids": torch.from_numpy(segments.segment_ids),
+        sampler, mask = self._sampler, self._mask_id
+        masked, weights = sampler.draw(ids, real, mask)
+        batch: PackedFlexMLMBatch = {
+            "input_ids": torch.from_numpy(hide(sampler.repeat(ids), masked, mask)),
+            "target_ids": torch.from_numpy(sampler.repeat(targets_of(ids, real, mask))),
+            "positions": torch.from_numpy(sampler.repeat(segments.positions)),
+            "segment_ids": torch.from_numpy(sampler.repeat(segments.segment_ids)),
         }
+        if weights is not None:
+            batch["elbo_weights"] = torch.from_numpy(weights)
+        return batch
 
     def _check_lengths(self, lengths: Integer[np.ndarray, "B"]) -> None:
         shortest, longest = lengths.min(), lengths.max()

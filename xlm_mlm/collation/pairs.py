@@ -9,7 +9,8 @@ from jaxtyping import Bool, Int64, Integer
 
 from xlm_mlm.checks import require_int
 from xlm_mlm.collation.base import SpecialIds
-from xlm_mlm.collation.masking import RandomSource, masked_batch
+from xlm_mlm.collation.mask_sampling import MaskSampler
+from xlm_mlm.collation.masking import masked_batch
 from xlm_mlm.collation.padding import (
     Truncate,
     fit_width,
@@ -17,6 +18,7 @@ from xlm_mlm.collation.padding import (
     span,
     write_token,
 )
+from xlm_mlm.collation.randomness import RandomSource
 from xlm_mlm.collation.rows import (
     Ragged,
     check_ids,
@@ -88,7 +90,7 @@ def write_pair(
 
 
 def masked_pair(
-    pair: Pair, room: Integer[np.ndarray, "B"] | int, mask_id: int, source: RandomSource
+    pair: Pair, room: Integer[np.ndarray, "B"] | int, mask_id: int, sampler: MaskSampler
 ) -> MLMBatch:
     """Mask tokens on the answer's side.
 
@@ -96,12 +98,12 @@ def masked_pair(
         pair: the rows.
         room: positions after each prompt (and BOS) that are visible and may be masked.
         mask_id: token that stands for a masked one.
-        source: of the random numbers.
+        sampler: draws the masks.
     """
     width, ends = pair.ids.shape[1], pair.answer_starts + room
     visible = span(pair.starts, ends, width)
     eligible = span(pair.answer_starts, ends, width)
-    return masked_batch(pair.ids, visible, eligible, mask_id, source)
+    return masked_batch(pair.ids, visible, eligible, mask_id, sampler, name_fixed=True)
 
 
 def cut_answers(
@@ -120,7 +122,7 @@ def cut_answers(
 
 
 def right_padded_batch(
-    prompts: Ragged, answers: Ragged, layout: PairLayout, source: RandomSource
+    prompts: Ragged, answers: Ragged, layout: PairLayout, sampler: MaskSampler
 ) -> MLMBatch:
     """Lay out checked rows with all padding on the right, and mask the answer's side."""
     ids = layout.ids
@@ -133,8 +135,8 @@ def right_padded_batch(
     width = fit_width(before + (room if shared else taken), layout.limit, layout.truncate)
     pair = write_pair(cut_prompts, kept, ended, 0, width, ids)
     if not layout.loss_on_padding:
-        return masked_pair(pair, pair.answer_lengths, ids.mask, source)
-    return masked_pair(pair, room if shared else width - before, ids.mask, source)
+        return masked_pair(pair, pair.answer_lengths, ids.mask, sampler)
+    return masked_pair(pair, room if shared else width - before, ids.mask, sampler)
 
 
 def prepare_prefix_suffix_ids(
@@ -193,7 +195,8 @@ def prepare_prefix_suffix_ids(
             require_int(f"{name}_token_id", value, 0)
     ids = SpecialIds(*given).distinct("the call")
     layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding)
-    return right_padded_batch(prefixes, suffixes, layout, RandomSource(generator))
+    sampler = MaskSampler("bernoulli", None, RandomSource(generator))
+    return right_padded_batch(prefixes, suffixes, layout, sampler)
 
 
 def _limits(

@@ -27,18 +27,27 @@ from xlm_mlm.types_mlm import MLMBatch
 DEFAULT_PASS_THROUGH = ("answer", "target")
 """Fields that prediction carries along where the examples have them."""
 
+_OWN_FIELDS = {
+    "input_ids",
+    "attention_mask",
+    "target_ids",
+    "fixed_positions_mask",
+    "elbo_weights",
+}
+
 
 class MLMSeq2SeqTrainCollator(MLMCollator):
     """Training on `[prompt][BOS][suffix][EOS]`, padded on the right only.
 
     Examples hold `prompt_ids`, which may be empty, and the suffix in `target_ids`, or else in
-    `input_ids`. Only the suffix's side is masked: each row has a mask rate t ~ U[0, 1]. Prompts
-    are cut to `input_block_size` on the left, suffixes to `block_size` on the right (one that is
-    cut has no EOS), so that a suffix always fits.
+    `input_ids`. Only the suffix's side is masked: each row has a mask rate t ~ U[0, 1] (unless
+    `mask_sampling` says otherwise). Prompts are cut to `input_block_size` on the left, suffixes to
+    `block_size` on the right (one that is cut has no EOS), so that a suffix always fits.
 
     Args:
         tokenizer: with mask and pad tokens, and BOS and EOS where they are added.
-        noise_schedule: kept for the host's protocol; the mask rate does not depend on it.
+        noise_schedule: decides the mask rates, if it is one that draws times (see `MaskSampler`);
+            the host's dummy and None leave them uniform.
         block_size: positions of the suffix, EOS counted.
         input_block_size: positions of the prompt, BOS not counted.
         add_bos: put BOS between prompt and suffix.
@@ -51,9 +60,12 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
             What is not visible has the target -100.
         target_field: where the suffix is; only for the default is `input_ids` tried as well.
         generator: source of the random numbers; None for torch's global one.
+        mask_sampling: "bernoulli", "stratified", "exact_count" or "complementary" (each row
+            twice); see `MaskSampler`.
 
     Raises:
-        ValueError: an option is missing or out of range, or the tokenizer lacks a token.
+        ValueError: an option is missing or out of range, a schedule does not work or does not go
+            with `mask_sampling`, or the tokenizer lacks a token.
     """
 
     _sizes_required = True
@@ -71,8 +83,9 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         target_field: str = "target_ids",
         *,
         generator: torch.Generator | None = None,
+        mask_sampling: str = "bernoulli",
     ) -> None:
-        super().__init__(tokenizer, block_size, noise_schedule, generator)
+        super().__init__(tokenizer, block_size, noise_schedule, generator, mask_sampling)
         self.input_block_size = input_block_size
         self.add_bos = add_bos
         self.add_eos = add_eos
@@ -85,7 +98,9 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         self._prompt_limit = self._size("input_block_size", input_block_size)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
-        """Return `input_ids`, `attention_mask` and `target_ids`, each (B, L).
+        """Return `input_ids`, `attention_mask`, `target_ids`, `fixed_positions_mask`, all (B, L).
+
+        `fixed_positions_mask` is False where a token may be masked.
 
         Raises:
             ValueError: an empty batch or suffix, or something that is not token ids.
@@ -96,7 +111,7 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         if self._answer_limit is not None and self._prompt_limit is not None:
             limit = self._prompt_limit + self.add_bos + self._answer_limit
         layout = self._layout(limit, self.block_size)
-        return right_padded_batch(prompts, answers, layout, self._random)
+        return right_padded_batch(prompts, answers, layout, self._sampler)
 
     def _layout(self, limit: int | None, answer_limit: int | None) -> PairLayout:
         return PairLayout(self._ids, limit, answer_limit, self.truncate, self.loss_on_padding)
@@ -165,6 +180,7 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
         pass_through_fields: Sequence[str] | None = None,
         *,
         generator: torch.Generator | None = None,
+        mask_sampling: str = "bernoulli",
     ) -> None:
         super().__init__(
             tokenizer,
@@ -177,12 +193,15 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
             loss_on_padding,
             target_field,
             generator=generator,
+            mask_sampling=mask_sampling,
         )
         self.prompt_field = prompt_field
         self.pass_through_fields = _check_pass_through(pass_through_fields)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
-        """Return `input_ids`, `attention_mask` and `target_ids`, each (B, L).
+        """Return `input_ids`, `attention_mask`, `target_ids`, `fixed_positions_mask`, all (B, L).
+
+        `fixed_positions_mask` is False where a token may be masked.
 
         Raises:
             ValueError: an empty batch or suffix, or something that is not token ids.
@@ -196,7 +215,7 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
         starts = before - self.add_bos - cut.lengths
         pair = write_pair(cut, kept, ended, starts, before + room, self._ids)
         positions = room if self.loss_on_padding else pair.answer_lengths
-        batch = masked_pair(pair, positions, self._ids.mask, self._random)
+        batch = masked_pair(pair, positions, self._ids.mask, self._sampler)
         return self._carry(examples, batch)
 
     def _prompt_width(self, prompts: Ragged) -> int:
@@ -207,10 +226,11 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
         """Add the fields to be carried to the batch."""
         if self.pass_through_fields is not None:
             for name in self.pass_through_fields:
-                batch[name] = [
+                values = [
                     require_field(example, name, i, self._name)
                     for i, example in enumerate(examples)
                 ]
+                batch[name] = self._sampler.repeat(values)
             return batch
         for name in self._default_pass_through:
             if any(name in example for example in examples):
@@ -224,10 +244,11 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
     Options are those of `MLMSeq2SeqCollator`, with these differences: `block_size=None` pads the
     targets to the longest suffix, `input_block_size=None` the prompts to the longest prompt, both
     uncut; `pass_through_fields=None` carries `answer` and `target` where examples have them;
-    `loss_on_padding` has no effect. An example may lack the suffix (unless `target_field` names
-    one), or have an empty one.
+    `loss_on_padding` and `mask_sampling` have no effect. An example may lack the suffix (unless
+    `target_field` names one), or have an empty one.
     """
 
+    _masks = False
     _sizes_required = False
     _default_pass_through = DEFAULT_PASS_THROUGH
 
@@ -294,7 +315,7 @@ def _check_pass_through(fields: Sequence[str] | None) -> list[str] | None:
         return None
     if isinstance(fields, str):
         raise ValueError(f"pass_through_fields is {fields!r}; it must be a list of field names")
-    taken = sorted(set(fields) & {"input_ids", "attention_mask", "target_ids"})
+    taken = sorted(set(fields) & _OWN_FIELDS)
     if taken:
         raise ValueError(
             f"pass_through_fields has {', '.join(taken)}, which the batch has already; carry "

@@ -21,7 +21,8 @@ class SingleSegmentCollator(MLMCollator):
         tokenizer: with mask and pad tokens, and BOS and EOS where they are added.
         block_size: positions of a row, BOS and EOS counted; a longer row is cut, and then has no
             EOS, for it did not end there.
-        noise_schedule: kept for the host's protocol; the mask rate does not depend on it.
+        noise_schedule: decides the mask rates of training, if it is one that draws times (see
+            `MaskSampler`); the host's dummy and None leave them uniform.
         loss_on_padding: whether padding is an ordinary token. If not, it is hidden from
             attention, never masked, and has the target -100 (the pad id when predicting).
         truncate: "block" gives exactly `block_size` columns, "max" as many as the longest row
@@ -29,9 +30,12 @@ class SingleSegmentCollator(MLMCollator):
         add_bos: begin each row with BOS.
         add_eos: end each row with EOS.
         generator: source of the random numbers; None for torch's global one.
+        mask_sampling: how training draws its masks: "bernoulli", "stratified", "exact_count" or
+            "complementary" (each row twice); see `MaskSampler`.
 
     Raises:
-        ValueError: an option is out of range, or the tokenizer lacks a token that is needed.
+        ValueError: an option is out of range, a schedule does not work or does not go with
+            `mask_sampling`, or the tokenizer lacks a token that is needed.
     """
 
     # Whether rows get BOS and EOS at all.
@@ -48,8 +52,9 @@ class SingleSegmentCollator(MLMCollator):
         add_eos: bool = True,
         *,
         generator: torch.Generator | None = None,
+        mask_sampling: str = "bernoulli",
     ) -> None:
-        super().__init__(tokenizer, block_size, noise_schedule, generator)
+        super().__init__(tokenizer, block_size, noise_schedule, generator, mask_sampling)
         self.loss_on_padding = loss_on_padding
         self.truncate = truncate
         self.add_bos = add_bos and self._framed
@@ -82,7 +87,8 @@ class DefaultMLMCollator(SingleSegmentCollator):
     """Pretraining: every token may be masked, BOS and EOS included.
 
     Examples hold `input_ids`. Each row has a mask rate t ~ U[0, 1], and each token is masked with
-    probability t; padding takes part only with `loss_on_padding=True`.
+    probability t (unless `mask_sampling` says otherwise); padding takes part only with
+    `loss_on_padding=True`.
     """
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
@@ -94,7 +100,7 @@ class DefaultMLMCollator(SingleSegmentCollator):
         """
         framed = self._frame(self._read(examples, "input_ids"))
         visible = self._visible(framed)
-        return masked_batch(framed.ids, visible, visible, self._ids.mask, self._random)
+        return masked_batch(framed.ids, visible, visible, self._ids.mask, self._sampler)
 
 
 class _InfillCollator(SingleSegmentCollator):
@@ -138,8 +144,9 @@ class DefaultInfillMLMCollator(_InfillCollator):
 
     Examples hold `input_ids` and `prompt_ids`, of one length: the second is the first with the
     mask token at every position to be learnt. Each row has a mask rate t ~ U[0, 1], and each
-    marked position is masked with probability t. Padding is never masked, with
-    `loss_on_padding=True` either: there it is attended to, with the pad token as its target.
+    marked position is masked with probability t (unless `mask_sampling` says otherwise). Padding is
+    never masked, with `loss_on_padding=True` either: there it is attended to, with the pad token as
+    its target.
     """
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
@@ -156,17 +163,19 @@ class DefaultInfillMLMCollator(_InfillCollator):
         prompts, answer = self._read_pair(examples)
         marked = prompts == self._ids.mask
         visible = self._visible(answer)
-        batch = masked_batch(answer.ids, visible, marked, self._ids.mask, self._random)
-        batch["fixed_positions_mask"] = torch.from_numpy(~marked)
-        return batch
+        mask = self._ids.mask
+        return masked_batch(answer.ids, visible, marked, mask, self._sampler, name_fixed=True)
 
 
 class MLMInfillWithExactTargetPredCollator(_InfillCollator):
     """Prediction of infilling: the input is `prompt_ids` as they are, the target `input_ids`.
 
-    No mask is added. Padding has the pad id in both, whatever `loss_on_padding` says, since the
-    host decodes the targets; it is attended to with `loss_on_padding=True` only.
+    No mask is added, whatever `mask_sampling` says. Padding has the pad id in both, whatever
+    `loss_on_padding` says, since the host decodes the targets; it is attended to with
+    `loss_on_padding=True` only.
     """
+
+    _masks = False
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
         """Return `input_ids`, `attention_mask` and `target_ids`, each (B, L).
@@ -191,10 +200,11 @@ class MLMUnconditionalPredCollator(SingleSegmentCollator):
 
     Examples hold `input_ids`, which are taken as they are and padded on the right; padding is
     hidden from attention. The arguments are those of `DefaultMLMCollator`, so that one config can
-    serve both, but `add_bos`, `add_eos` and `loss_on_padding` have no effect: a model trained
-    with BOS and EOS predicts them like any other token.
+    serve both, but `add_bos`, `add_eos`, `loss_on_padding` and `mask_sampling` have no effect: a
+    model trained with BOS and EOS predicts them like any other token.
     """
 
+    _masks = False
     _framed = False
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
