@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from jaxtyping import Integer
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from xlm.harness import LossFunction
 
-from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.checks import require_choice, require_int, require_token_id
 from xlm_mlm.likelihood.bound import mlm_nll
 from xlm_mlm.likelihood.draws import content_ids
 from xlm_mlm.model_mlm import call_model, logits_at_positions, takes
@@ -18,12 +18,22 @@ from xlm_mlm.modeling.rotary import checked_positions
 from xlm_mlm.sampling.streams import SampleStreams
 from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch, MLMLossDict, MLMModel
 
+LOSS_WEIGHTING = ("mean", "elbo")
+"""What the option `loss_weighting` of `MLMLoss` may be."""
+
 
 class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
     """Mean cross-entropy, in nats, over the masked positions of a batch (BERT, arXiv 1810.04805).
 
     A position counts if the model sees the mask token there and its target is not -100. A batch
     in which nothing counts has loss 0 and a zero gradient for every parameter.
+
+    With `loss_weighting="elbo"` the loss is instead, on average over the masks, a bound on the
+    negative log-likelihood, in nats a maskable token (Ou et al., arXiv 2406.03736): the sum over
+    rows of w times the cross-entropies at the row's n masked tokens, divided by the maskable
+    tokens N of all rows. Maskable are the tokens whose target is not -100 and that
+    `fixed_positions_mask`, where there is one, does not name; w is the batch's `elbo_weights`, or
+    else (N + 1) / n of the row, which fits an n uniform on 0..N.
 
     Args:
         loss_on_padding: accepted so that configs of the field load, without an effect of its
@@ -33,6 +43,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         tokenizer: where the mask token's id comes from; the host sets it when it is None.
         use_num_masked_factor: multiply every term by 1 / (masked tokens of its row + 1) before
             the mean, so that rows with few masks weigh more.
+        loss_weighting: "mean" or "elbo".
         num_mc_samples: in eval mode, estimate each row's negative log-likelihood as well, in so
             many further passes (`xlm_mlm.likelihood_mlm.mlm_nll`); None for not.
         likelihood_seed: of that estimate. A row's random numbers come from the seed and from what
@@ -40,7 +51,8 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             same masks.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or `loss_weighting="elbo"` is given together with
+            `loss_on_visible_tokens` or `use_num_masked_factor`, with which it is no bound.
     """
 
     model: Any
@@ -54,6 +66,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         tokenizer: Any | None = None,
         use_num_masked_factor: bool = False,
         *,
+        loss_weighting: str = "mean",
         num_mc_samples: int | None = None,
         likelihood_seed: int = 0,
     ) -> None:
@@ -62,6 +75,10 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         self.model = model
         self.tokenizer = tokenizer
         self.use_num_masked_factor = use_num_masked_factor
+        self.loss_weighting = require_choice("loss_weighting", loss_weighting, LOSS_WEIGHTING)
+        if loss_weighting == "elbo":
+            _refuse_with_elbo("loss_on_visible_tokens", loss_on_visible_tokens)
+            _refuse_with_elbo("use_num_masked_factor", use_num_masked_factor)
         if num_mc_samples is not None:
             require_int("num_mc_samples", num_mc_samples, 1)
         self.num_mc_samples = num_mc_samples
@@ -107,7 +124,8 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
 
         Args:
             batch: `input_ids` and `target_ids` (B, L), with `attention_mask`, `positions`,
-                `segment_ids` or `block_mask` where there are any.
+                `segment_ids` or `block_mask` where there are any; for "elbo" also
+                `fixed_positions_mask` and `elbo_weights`.
             batch_idx: unused, part of the host's protocol; so are the next two.
             dataloader_idx: unused.
             dataloader_name: unused.
@@ -117,13 +135,17 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
 
         Raises:
             KeyError: a field is missing.
-            ValueError: there is no model, a shape does not fit, or a target is out of range.
+            ValueError: there is no model, a shape does not fit, a target is out of range, or an
+                ELBO weight is negative or not finite.
         """
         given: Any = batch if "loss_at" in batch else self._prepare(batch)
         inputs, flat = given["input_ids"], given["loss_at"]
         targets = given["target_ids"].reshape(-1)[flat]
-        # Divided as a tensor: a number made of N would tie a compiled loss to this N.
-        weights = torch.full(flat.shape, 1.0, device=flat.device) / max(flat.numel(), 1)
+        if self.loss_weighting == "elbo":
+            weights = given["loss_row_weights"][flat // inputs.shape[1]]
+        else:
+            # Divided as a tensor: a number made of N would tie a compiled loss to this N.
+            weights = torch.full(flat.shape, 1.0, device=flat.device) / max(flat.numel(), 1)
         if self.use_num_masked_factor:
             per_row = 1.0 / (self._masked(inputs).sum(dim=1) + 1.0)
             weights = weights * per_row[flat // inputs.shape[1]]
@@ -145,6 +167,10 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         if not self.loss_on_visible_tokens:
             counted = counted & self._masked(inputs)
         prepared: dict[str, Any] = {**batch, "target_ids": targets.long()}
+        if self.loss_weighting == "elbo":
+            maskable = _maskable(batch, targets)
+            counted = counted & maskable
+            prepared["loss_row_weights"] = _elbo_weights(batch, maskable, counted)
         prepared["loss_at"] = counted.flatten().nonzero().squeeze(1)
         segments = batch.get("segment_ids")
         if segments is not None and batch.get("block_mask") is None:
@@ -154,9 +180,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
     def _likelihood(self, batch: Any) -> Any:
         """`nll` (nats) and `num_tokens` of each row: of the tokens that may be masked."""
         inputs, targets = batch["input_ids"], batch["target_ids"]
-        known = targets != IGNORE_INDEX
-        fixed, valid = batch.get("fixed_positions_mask"), batch.get("attention_mask")
-        maskable = known if fixed is None else known & ~fixed.bool()
+        maskable, valid = _maskable(batch, targets), batch.get("attention_mask")
         if batch.get("block_mask") is not None:
             valid = None  # as the model takes it
         if valid is not None:
@@ -164,7 +188,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         in_row = valid if valid is not None and valid.ndim == 2 else None
         if in_row is not None:
             maskable = maskable & in_row
-        tokens = torch.where(known, targets, inputs)
+        tokens = torch.where(targets == IGNORE_INDEX, inputs, targets)
         nll = mlm_nll(
             self.model,
             tokens,
@@ -206,6 +230,57 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         if self.mask_token_id_tensor is None:
             return require_token_id(self.tokenizer, "mask", "find the positions of the loss")
         return self.mask_token_id_tensor
+
+
+def _refuse_with_elbo(name: str, value: bool) -> None:
+    if value:
+        raise ValueError(
+            f"loss_weighting is 'elbo' and {name} is {value}; the bound counts masked tokens with "
+            f"weights of its own. Use {name}=False, or loss_weighting='mean'"
+        )
+
+
+def _maskable(batch: MLMBatch, targets: Tensor) -> Bool[Tensor, "B L"]:
+    """Where a token could have been masked and is known."""
+    known = targets != IGNORE_INDEX
+    fixed: Any = batch.get("fixed_positions_mask")
+    if fixed is None:
+        return known
+    if not isinstance(fixed, Tensor) or fixed.dtype != torch.bool or fixed.shape != known.shape:
+        raise ValueError(
+            f"fixed_positions_mask is {_kind(fixed)}; it must be a tensor of booleans, one for "
+            f"each target, of shape {tuple(known.shape)}"
+        )
+    return known & ~fixed
+
+
+def _elbo_weights(
+    batch: MLMBatch, maskable: Bool[Tensor, "B L"], masked: Bool[Tensor, "B L"]
+) -> Float[Tensor, "B"]:
+    """What each row's cross-entropies are multiplied by: w / (maskable tokens of all rows)."""
+    maskable_count, count = maskable.sum(dim=1), masked.sum(dim=1)
+    given: Any = batch.get("elbo_weights")
+    if given is None:
+        # A row without masks has no term to multiply.
+        weights = (maskable_count + 1.0) / count.clamp(min=1)
+    else:
+        fits = isinstance(given, Tensor) and given.is_floating_point()
+        if not fits or given.shape != count.shape:
+            raise ValueError(
+                f"elbo_weights are {_kind(given)}; they must be a tensor of floating-point "
+                f"numbers, one a row, of shape {tuple(count.shape)}"
+            )
+        # The look costs little here: which positions are masked is asked for in any case.
+        if not torch.compiler.is_compiling() and not (given.isfinite() & (given >= 0)).all():
+            raise ValueError(f"elbo_weights are {given.tolist()}; they must be finite, 0 or more")
+        weights = given.float()
+    return weights / maskable_count.sum().clamp(min=1)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
+    return f"{value!r:.80}"
 
 
 def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:
