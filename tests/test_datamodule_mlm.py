@@ -131,6 +131,21 @@ def test_every_collator_takes_mask_sampling(tokenizer, name, sampling):
         build(name, tokenizer, mask_sampling="stratifed")
 
 
+@pytest.mark.parametrize("name", [*NAMES, "PaplUnconditionalCollator"])
+def test_numbers_of_samples_reach_the_batches_to_predict(tokenizer, name):
+    predicts = "Pred" in name or "Papl" in name
+    collator = build(name, tokenizer) if name in NAMES else PaplUnconditionalCollator()
+    numbered = [{**row, "sample_id": i} for row, i in zip(EXAMPLES, (8, 3), strict=True)]
+    assert collator.numbers_samples is predicts
+    assert "sample_ids" not in collator(EXAMPLES)
+    batch = collator(numbered)
+    assert ("sample_ids" in batch) is predicts
+    if predicts:
+        assert batch["sample_ids"].tolist() == [8, 3]
+        with pytest.raises(ValueError, match="row 0 of the batch has a sample_id and row 1 has"):
+            collator([numbered[0], EXAMPLES[1]])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_prediction_targets_never_hold_minus_100(tokenizer, name):
     batch = build(name, tokenizer)(EXAMPLES)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from xlm_mlm.collation.samples import Process
 from xlm_mlm.papl_unconditional import (
     PAPL_DEFAULT_LENGTHS,
     PaplUnconditionalCollator,
@@ -23,7 +24,9 @@ def lengths_of(dataset):
 
 def test_rows_of_each_length_in_order(tokenizer):
     dataset = PaplUnconditionalMLMDataset(tokenizer, 2, lengths=[3, 5])
-    assert list(dataset) == [{"input_ids": [MASK] * n} for n in (3, 3, 5, 5)]
+    assert list(dataset) == [
+        {"input_ids": [MASK] * n, "sample_id": i} for i, n in enumerate((3, 3, 5, 5))
+    ]
 
 
 def test_default_lengths(tokenizer):
@@ -49,8 +52,22 @@ def test_workers_share_the_rows(tokenizer):
     loader = DataLoader(
         dataset, batch_size=2, num_workers=2, collate_fn=PaplUnconditionalCollator()
     )
-    shapes = sorted(tuple(batch["input_ids"].shape) for batch in loader)
+    batches = list(loader)
+    shapes = sorted(tuple(batch["input_ids"].shape) for batch in batches)
     assert shapes == [(2, 3)] * 2 + [(2, 5)] * 2
+    numbers = {n: [] for n in (3, 5)}
+    for batch in batches:
+        numbers[batch["input_ids"].shape[1]] += batch["sample_ids"].tolist()
+    assert {n: sorted(found) for n, found in numbers.items()} == {3: [0, 1, 2, 3], 5: [4, 5, 6, 7]}
+
+
+def test_processes_count_as_one_would_with_all_their_rows(tokenizer, monkeypatch):
+    found = []
+    for rank in range(2):
+        monkeypatch.setattr(Process, "this", lambda rank=rank: Process(rank, 2))
+        rows = PaplUnconditionalMLMDataset(tokenizer, 2, lengths=(3, 5))
+        found += [(row["sample_id"], len(row["input_ids"])) for row in rows]
+    assert sorted(found) == [(i, 3 if i < 4 else 5) for i in range(8)]
 
 
 def test_lengths_must_be_equal():

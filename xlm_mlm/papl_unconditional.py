@@ -15,6 +15,7 @@ from xlm.datamodule import Collator
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.collation.empty import share_of_worker
 from xlm_mlm.collation.rows import check_ids, check_rows, read_column, write_rows
+from xlm_mlm.collation.samples import SAMPLE_ID, Process, with_sample_ids
 from xlm_mlm.types_mlm import MLMBatch
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ PAPL_DEFAULT_LENGTHS = (100, 200, 300, 400, 500, 600, 700, 800)
 
 class PaplUnconditionalMLMDataset(IterableDataset):
     """Rows of mask tokens: `examples_per_node` of the first length, then of the second, and on.
+
+    `sample_id` numbers the rows of all processes together, length by length and within a length
+    rank by rank, the same whatever the number of DataLoader workers.
 
     Use a batch size that divides `examples_per_node` (each worker's share of it, where there are
     workers), so that a batch has one length.
@@ -56,17 +60,21 @@ class PaplUnconditionalMLMDataset(IterableDataset):
         if not self.lengths:
             raise ValueError("lengths is empty; give at least one, or None for the default ones")
         self._mask_id = require_token_id(tokenizer, "mask", "ask for tokens")
+        self._process = Process.this()
 
-    def __iter__(self) -> Iterator[dict[str, list[int]]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the rows, or this worker's share of each length."""
-        for length in self.lengths:
-            for _ in share_of_worker(range(self.examples_per_node)):
-                yield {"input_ids": [self._mask_id] * length}
+        rank, world = self._process
+        for k, length in enumerate(self.lengths):
+            first = (k * world + rank) * self.examples_per_node
+            for i in share_of_worker(range(self.examples_per_node)):
+                yield {"input_ids": [self._mask_id] * length, SAMPLE_ID: first + i}
 
 
 class PaplUnconditionalCollator(Collator):
     """Stacks rows of one length as they are: nothing is padded, added or masked."""
 
+    numbers_samples = True
     tokenizer: Any = None
     block_size: Any = None
     noise_schedule: Any = None
@@ -77,9 +85,11 @@ class PaplUnconditionalCollator(Collator):
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
         """Return `input_ids`, `attention_mask` (all True) and `target_ids` (a copy), each (B, L).
 
+        And `sample_ids` (B,), where the examples have the field `sample_id`.
+
         Raises:
-            ValueError: an empty batch or row, something that is not token ids, or rows of
-                different lengths.
+            ValueError: an empty batch or row, something that is not token ids, rows of different
+                lengths, or as in `sample_ids_of`.
             KeyError: an example without `input_ids`.
         """
         name = type(self).__name__
@@ -94,8 +104,9 @@ class PaplUnconditionalCollator(Collator):
         write_rows(array, rows, 0)
         check_ids(array, None, rows)
         ids = torch.from_numpy(array)
-        return {
+        batch = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids, dtype=torch.bool),
             "target_ids": ids.clone(),
         }
+        return with_sample_ids(batch, examples)

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from xlm_mlm.collation.empty import MLMEmptyDataset, MLMEmptyDatasetFromLengthRef, read_lengths
+from xlm_mlm.collation.samples import Process
 
 MASK = 2
 LENGTHS = [3, 5, 5, 8]
@@ -28,7 +29,7 @@ class Harmful:
 
 def test_rows_of_masks(tokenizer):
     rows = list(MLMEmptyDataset(tokenizer, 3, 4))
-    assert rows == [{"input_ids": [MASK] * 4}] * 3
+    assert rows == [{"input_ids": [MASK] * 4, "sample_id": i} for i in range(3)]
     assert rows[0]["input_ids"] is not rows[1]["input_ids"]
     assert list(MLMEmptyDataset(tokenizer, 0, 4)) == []
 
@@ -36,7 +37,17 @@ def test_rows_of_masks(tokenizer):
 def test_workers_share_the_rows(tokenizer):
     for dataset in (MLMEmptyDataset(tokenizer, 5, 4), from_ref(tokenizer, 5)):
         loader = DataLoader(dataset, batch_size=1, num_workers=2, collate_fn=first)
-        assert len(list(loader)) == 5
+        assert sorted(row["sample_id"] for row in loader) == [0, 1, 2, 3, 4]
+
+
+def test_processes_count_on_from_each_other(tokenizer, monkeypatch):
+    """Each makes all the rows it was told to: equal numbers would give equal samples."""
+    numbers = {MLMEmptyDataset: [], MLMEmptyDatasetFromLengthRef: []}
+    for rank in range(3):
+        monkeypatch.setattr(Process, "this", lambda rank=rank: Process(rank, 3))
+        for dataset in (MLMEmptyDataset(tokenizer, 2, 4), from_ref(tokenizer, 2)):
+            numbers[type(dataset)] += [row["sample_id"] for row in dataset]
+    assert list(numbers.values()) == [[0, 1, 2, 3, 4, 5]] * 2
 
 
 def from_ref(tokenizer, count, **options):

@@ -4,6 +4,7 @@ import inspect
 import multiprocessing
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import datasets
@@ -42,6 +43,48 @@ def test_rows_are_made_once(tmp_path, tokenizer):
     rows = second.prepare_data(str(tmp_path), tokenizer, load=True)
     assert (first.made, second.made) == (1, 0)
     assert rows["input_ids"] == [[1]] * 3
+
+
+def setup(manager, root, tokenizer):
+    manager.prepare_data(str(root), tokenizer)
+    manager.setup("fit", str(root), tokenizer, 8, is_ddp=False, rank=0, world_size=1)
+    return manager.dataset
+
+
+@pytest.mark.parametrize("shards", [None, 2])
+def test_rows_to_predict_are_numbered_and_others_are_not(tmp_path, tokenizer, shards):
+    """Under the name of the same cached rows, so that the numbers are no part of the cache."""
+    numbered = {}
+    for numbers in (True, False, None):
+        manager = CountingManager(split="test", iterable_dataset_shards=shards)
+        if numbers is not None:
+            manager.collator = SimpleNamespace(numbers_samples=numbers)
+        rows = list(setup(manager, tmp_path, tokenizer))
+        assert [row["input_ids"] for row in rows] == [[1]] * 3
+        numbered[numbers] = [row.get("sample_id") for row in rows]
+    assert numbered == {True: [0, 1, 2], False: [None] * 3, None: [None] * 3}
+    assert len(folders(tmp_path)) == 1
+    assert (
+        "sample_id"
+        not in datasets.load_from_disk(
+            next((tmp_path / "xlm_mlm" / "counting").iterdir())
+        ).column_names
+    )
+
+
+def halves(batch, tokenizer, block_size):
+    """Two rows of each: a processor after which the numbers of rows would say nothing."""
+    return {"input_ids": [row for row in batch["input_ids"] for _ in range(2)]}
+
+
+def test_rows_that_are_made_of_others_are_not_numbered(tmp_path, tokenizer):
+    manager = CountingManager(
+        iterable_dataset_shards=1,
+        on_the_fly_group_processor=f"{__name__}.halves",
+        on_the_fly_group_processor_remove_columns=["input_ids"],
+    )
+    manager.collator = SimpleNamespace(numbers_samples=True)
+    assert list(setup(manager, tmp_path, tokenizer)) == [{"input_ids": [1]}] * 6
 
 
 def test_another_option_split_or_tokenizer_is_another_folder(tmp_path, tokenizer):

@@ -4,8 +4,10 @@ import itertools
 import random
 
 import pytest
+from torch.utils.data import DataLoader, DistributedSampler
 from xlm.datamodule import SimpleSpaceTokenizer
 
+from xlm_mlm.collation.single import MLMInfillWithExactTargetPredCollator
 from xlm_mlm.data.sudoku import (
     SudokuDatasetManager,
     make_puzzle,
@@ -141,6 +143,29 @@ def test_validation_test_and_predict_share_their_puzzles():
     rows = [rows_of(split).to_dict() for split in ("validation", "test", "predict")]
     assert rows[0] == rows[1] == rows[2]
     assert rows_of("test", seed=1).to_dict() != rows[0]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_batches_to_predict_hold_each_rows_number_in_the_split(tmp_path, world):
+    """As Lightning deals rows out to several processes: rank r takes r, r + W, ..."""
+    collator = MLMInfillWithExactTargetPredCollator(
+        TOKENIZER, 16, None, True, "block", False, False
+    )
+    manager = SudokuDatasetManager(
+        collator, "validation", {"batch_size": 3}, held_out=2, held_out_puzzles_per_grid=4
+    )
+    manager.prepare_data(str(tmp_path), TOKENIZER)
+    manager.setup("fit", str(tmp_path), TOKENIZER, 16, is_ddp=False, rank=0, world_size=1)
+    expected = manager.dataset["input_ids"]
+    assert len(expected) == 8
+    for rank in range(world):
+        sampler = DistributedSampler(manager.dataset, world, rank, shuffle=False)
+        loader = DataLoader(manager.dataset, 3, sampler=sampler, collate_fn=collator, num_workers=1)
+        batches = list(loader)
+        numbers = [number for batch in batches for number in batch["sample_ids"].tolist()]
+        assert numbers == list(range(rank, 8, world))
+        rows = [row for batch in batches for row in batch["target_ids"].tolist()]
+        assert rows == [expected[number] for number in numbers]
 
 
 def test_the_cache_is_keyed_by_grids_clues_counts_and_seed():

@@ -43,6 +43,9 @@ class MLMCollator(Collator):
     Collators can be pickled, their generator included, so that they reach worker processes.
     """
 
+    numbers_samples = False
+    """Whether batches carry the numbers of the samples, where the examples have them."""
+
     # Whether the collator adds masks. One that does not has the options that say how without an
     # effect, so that one config can serve both kinds.
     _masks = True

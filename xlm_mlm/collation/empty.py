@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from xlm.tasks.safe_molgen import ZINC_LENGTH_REF_FILE
 
 from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.collation.samples import SAMPLE_ID, Process
 
 T = TypeVar("T")
 
@@ -21,8 +22,21 @@ def share_of_worker(items: Sequence[T]) -> Sequence[T]:
     return items if worker is None else items[worker.id :: worker.num_workers]
 
 
+def numbers_of_worker(count: int, process: Process) -> Sequence[int]:
+    """The numbers of the rows that this DataLoader worker is to yield, of `count` a process.
+
+    Every process makes as many rows as it is told to, which the host does not divide between
+    them: the rows of all together are numbered, rank by rank.
+    """
+    first = process.rank * count
+    return share_of_worker(range(first, first + count))
+
+
 class MLMEmptyDataset(IterableDataset):
-    """Rows of `max_length` mask tokens in the field `input_ids`.
+    """Rows of `max_length` mask tokens in the field `input_ids`, numbered in `sample_id`.
+
+    A row has its number whatever the number of DataLoader workers; of W processes, each makes
+    `num_examples`, and the one of rank r counts on where those before it end.
 
     Args:
         tokenizer: with a mask token.
@@ -38,17 +52,20 @@ class MLMEmptyDataset(IterableDataset):
         self.num_examples = require_int("num_examples", num_examples, 0)
         self.max_length = require_int("max_length", max_length, 1)
         self._mask_id = require_token_id(tokenizer, "mask", "ask for tokens")
+        # Now, as spawned workers know nothing of the process group.
+        self._process = Process.this()
 
-    def __iter__(self) -> Iterator[dict[str, list[int]]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the rows, or this worker's share of them."""
-        for _ in share_of_worker(range(self.num_examples)):
-            yield {"input_ids": [self._mask_id] * self.max_length}
+        for number in numbers_of_worker(self.num_examples, self._process):
+            yield {"input_ids": [self._mask_id] * self.max_length, SAMPLE_ID: number}
 
 
 class MLMEmptyDatasetFromLengthRef(IterableDataset):
     """Rows of mask tokens whose lengths are drawn, with replacement, from a list of lengths.
 
-    Each pass over the dataset draws anew from torch's global generator.
+    Each pass over the dataset draws anew from torch's global generator. Rows are numbered in
+    `sample_id` as in `MLMEmptyDataset`.
 
     Args:
         tokenizer: with a mask token.
@@ -81,12 +98,14 @@ class MLMEmptyDatasetFromLengthRef(IterableDataset):
                 f"{self.length_ref_file} has {len(lengths)} lengths, the largest "
                 f"{max(lengths, default=None)}; at least one must reach min_length={min_length}"
             )
+        self._process = Process.this()
 
-    def __iter__(self) -> Iterator[dict[str, list[int]]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the rows, or this worker's share of them."""
-        rows = len(share_of_worker(range(self.num_examples)))
-        for i in torch.randint(len(self._lengths), (rows,)).tolist():
-            yield {"input_ids": [self._mask_id] * self._lengths[i]}
+        numbers = numbers_of_worker(self.num_examples, self._process)
+        drawn = torch.randint(len(self._lengths), (len(numbers),)).tolist()
+        for number, i in zip(numbers, drawn, strict=True):
+            yield {"input_ids": [self._mask_id] * self._lengths[i], SAMPLE_ID: number}
 
 
 def read_lengths(path: Path) -> list[int]:

@@ -22,6 +22,7 @@ from xlm_mlm.collation.pairs import (
     write_pair,
 )
 from xlm_mlm.collation.rows import Ragged, check_ids, check_rows, keep_last, read_column
+from xlm_mlm.collation.samples import with_sample_ids
 from xlm_mlm.types_mlm import MLMBatch
 
 DEFAULT_PASS_THROUGH = ("answer", "target")
@@ -33,6 +34,7 @@ _OWN_FIELDS = {
     "target_ids",
     "fixed_positions_mask",
     "elbo_weights",
+    "sample_ids",
 }
 
 
@@ -249,6 +251,7 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
     """
 
     _masks = False
+    numbers_samples = True
     _sizes_required = False
     _default_pass_through = DEFAULT_PASS_THROUGH
 
@@ -256,11 +259,13 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
         """Return `input_ids` and `attention_mask` (B, P) and `target_ids` (B, S).
 
         Targets read suffix and EOS, padded on the right with the pad id; `target_ids` is absent
-        when every suffix is empty.
+        when every suffix is empty. And `sample_ids` (B,), where the examples have the field
+        `sample_id`.
 
         Raises:
             ValueError: an empty batch, a prompt of no tokens without BOS, something that is not
-                token ids, or a batch in which some suffixes are empty and some not.
+                token ids, a batch in which some suffixes are empty and some not, or as in
+                `sample_ids_of`.
             KeyError: an example without a prompt or field to carry.
         """
         prompts = self._prompts(examples)
@@ -284,7 +289,7 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
             targets = frame_right(kept, width, ids.pad, None, ids.eos).ids
             check_ids(targets, vocabulary, kept)
             batch["target_ids"] = torch.from_numpy(targets)
-        return self._carry(examples, batch)
+        return self._carry(examples, with_sample_ids(batch, examples))
 
     def _known_answers(self, examples: Sequence[Mapping[str, Any]]) -> Ragged | None:
         """The suffixes; None when every one is empty."""

@@ -11,6 +11,7 @@ from xlm_mlm.collation.base import MLMCollator, special_ids
 from xlm_mlm.collation.masking import masked_batch
 from xlm_mlm.collation.padding import Framed, Truncate, fit_width, frame_right, size_limit
 from xlm_mlm.collation.rows import Ragged, check_ids, check_rows, keep_first, read_column
+from xlm_mlm.collation.samples import with_sample_ids
 from xlm_mlm.types_mlm import MLMBatch
 
 
@@ -176,23 +177,27 @@ class MLMInfillWithExactTargetPredCollator(_InfillCollator):
     """
 
     _masks = False
+    numbers_samples = True
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
         """Return `input_ids`, `attention_mask` and `target_ids`, each (B, L).
 
+        And `sample_ids` (B,), where the examples have the field `sample_id`.
+
         Raises:
-            ValueError: as in `DefaultInfillMLMCollator`.
+            ValueError: as in `DefaultInfillMLMCollator` and `sample_ids_of`.
             KeyError: an example without one of the fields.
         """
         prompts, answer = self._read_pair(examples)
         visible = self._visible(answer)
-        return {
+        batch = {
             "input_ids": torch.from_numpy(prompts),
             "attention_mask": torch.from_numpy(
                 np.full(prompts.shape, True) if visible is None else visible
             ),
             "target_ids": torch.from_numpy(answer.ids),
         }
+        return with_sample_ids(batch, examples)
 
 
 class MLMUnconditionalPredCollator(SingleSegmentCollator):
@@ -205,19 +210,24 @@ class MLMUnconditionalPredCollator(SingleSegmentCollator):
     """
 
     _masks = False
+    numbers_samples = True
     _framed = False
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
         """Return `input_ids`, `attention_mask` and `target_ids` (a copy), each (B, L).
 
+        And `sample_ids` (B,), where the examples have the field `sample_id`.
+
         Raises:
-            ValueError: an empty batch or row, or something that is not token ids.
+            ValueError: an empty batch or row, something that is not token ids, or as in
+                `sample_ids_of`.
             KeyError: an example without `input_ids`.
         """
         framed = self._frame(self._read(examples, "input_ids"))
         ids = torch.from_numpy(framed.ids)
-        return {
+        batch = {
             "input_ids": ids,
             "attention_mask": torch.from_numpy(framed.valid),
             "target_ids": ids.clone(),
         }
+        return with_sample_ids(batch, examples)
