@@ -7,6 +7,7 @@ from xlm_mlm import (
     DefaultInfillMLMCollator,
     DefaultMLMCollator,
     MLMLoss,
+    MLMSeq2SeqCollator,
     PackedMLMCollator,
     RotaryTransformerMLMModel,
 )
@@ -65,6 +66,17 @@ def test_given_tokens_are_not_counted(model, tokenizer):
     row = [4, *answer, 3] + [PAD] * 10
     expected = one_by_one(model, [row], [[False, False, True, True] + [False] * 12])
     assert found["num_tokens"].tolist() == [2]
+    assert found["nll"].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_prompts_are_not_counted(model, tokenizer):
+    collator = MLMSeq2SeqCollator(tokenizer, None, 5, 4, loss_on_padding=False)
+    found = MLMLoss(model=model, tokenizer=tokenizer, num_mc_samples=4)(
+        collator([{"prompt_ids": [7, 8, 9], "input_ids": [10, 11]}])
+    )
+    # BOS between the two is given as well; EOS is not.
+    expected = one_by_one(model, [[7, 8, 9, 4, 10, 11, 3]], [[False] * 4 + [True] * 3])
+    assert found["num_tokens"].tolist() == [3]
     assert found["nll"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
