@@ -141,14 +141,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         given: Any = batch if "loss_at" in batch else self._prepare(batch)
         inputs, flat = given["input_ids"], given["loss_at"]
         targets = given["target_ids"].reshape(-1)[flat]
-        if self.loss_weighting == "elbo":
-            weights = given["loss_row_weights"][flat // inputs.shape[1]]
-        else:
-            # Divided as a tensor: a number made of N would tie a compiled loss to this N.
-            weights = torch.full(flat.shape, 1.0, device=flat.device) / max(flat.numel(), 1)
-        if self.use_num_masked_factor:
-            per_row = 1.0 / (self._masked(inputs).sum(dim=1) + 1.0)
-            weights = weights * per_row[flat // inputs.shape[1]]
+        weights = self._weights(given)
         rest = {name: given.get(name) for name in ("attention_mask", "positions", "block_mask")}
         if takes(self.model, "targets"):
             asked = {"logits_at": flat, "targets": targets, "target_weights": weights}
@@ -156,6 +149,18 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         logits = logits_at_positions(self.model, inputs, flat, **rest)
         check_target_ids(targets, logits.shape[-1])
         return {"loss": plain_cross_entropy(logits, targets, weights)}
+
+    def _weights(self, given: Any) -> Float[Tensor, "N"]:
+        """What the cross-entropy of each position that counts is multiplied by."""
+        inputs, flat = given["input_ids"], given["loss_at"]
+        if self.loss_weighting == "elbo":
+            return given["loss_row_weights"][flat // inputs.shape[1]]
+        # Divided as a tensor: a number made of N would tie a compiled loss to this N.
+        weights = torch.full(flat.shape, 1.0, device=flat.device) / max(flat.numel(), 1)
+        if self.use_num_masked_factor:
+            per_row = 1.0 / (self._masked(inputs).sum(dim=1) + 1.0)
+            weights = weights * per_row[flat // inputs.shape[1]]
+        return weights
 
     def _prepare(self, batch: MLMBatch) -> Any:
         """Return a copy of the batch with the positions that count and the `BlockMask`."""

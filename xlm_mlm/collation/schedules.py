@@ -46,16 +46,15 @@ def mask_rates(
         ValueError: it fails in another way, or does not give one time, rate and total for each
             row; a time is not finite, a rate not finite or negative, a total negative or NaN.
     """
-    name = type(noise_schedule).__name__
-    drawn = f"{name}.sample_t({rows})"
+    name, drawn = type(noise_schedule).__name__, f"sample_t({rows})"
     with torch.no_grad():
         try:
             times = noise_schedule.sample_t(rows)
         except NotImplementedError:
             raise
         except Exception as error:  # whatever a stranger's schedule may raise
-            raise _failed(drawn, error) from error
-        t = _per_row(drawn, times, rows)
+            raise _failed(f"{name}.{drawn}", error) from error
+        t = _per_row(f"{name}.{drawn}", times, rows)
         try:
             given_rate, given_total = noise_schedule(times)
         except Exception as error:
