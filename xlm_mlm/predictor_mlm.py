@@ -19,7 +19,8 @@ from xlm_mlm.decoding.prompts import PromptBatch, batch_prompts
 from xlm_mlm.decoding.recording import HistoryPluginBase
 from xlm_mlm.decoding.results import rows_of
 from xlm_mlm.decoding.rules import make_rules
-from xlm_mlm.decoding.state import begin, evaluating
+from xlm_mlm.decoding.state import begin
+from xlm_mlm.modeling.modes import asking
 from xlm_mlm.sampling.positions import PositionStrategy
 from xlm_mlm.sampling.revise import Revision
 from xlm_mlm.sampling.scores import Confidence
@@ -249,7 +250,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             The state after the pass, all B rows of it.
         """
         left = max(self.max_steps - step_results["current_step"], 1)
-        with torch.inference_mode(), evaluating(self.model):
+        with asking(self.model):
             return self._pass().run(step_results, 1 if final_step else left)
 
     def _pass(self) -> Pass:

@@ -1,10 +1,9 @@
 """State between passes: what begins it, what a pass changes, what finished rows cost."""
 
-import pytest
 import torch
 
 from xlm_mlm.decoding.results import dense_logits
-from xlm_mlm.decoding.state import advance, at_work, begin, evaluating
+from xlm_mlm.decoding.state import advance, at_work, begin
 
 MASK = 2
 
@@ -37,23 +36,6 @@ def test_the_model_sees_the_rows_at_work_only():
     assert inputs["x_t"].tolist() == [[7, MASK]]
     assert inputs["attention_mask"].shape == (1, 2)
     assert inputs["positions"] is shared
-
-
-def test_every_module_gets_its_own_mode_back():
-    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
-    model.train()
-    model[1].eval()
-    inside = []
-
-    def fail():
-        with evaluating(model):
-            inside.extend(module.training for module in model.modules())
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert inside == [False] * 3
-    assert [module.training for module in model.modules()] == [True, True, False]
 
 
 def test_dense_logits_stand_where_they_belong():

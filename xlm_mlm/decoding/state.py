@@ -1,7 +1,6 @@
 """Where a batch stands between two passes; what decides control flow stays on the CPU."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -194,17 +193,3 @@ def _places(x: Tensor, valid: Tensor | None) -> Integer[Tensor, "B L"]:
     if valid is None or valid.ndim != 2:
         return torch.arange(x.shape[1]).expand(x.shape)
     return derived_positions(valid.cpu())
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Run a model in eval mode, and give every module its own mode back."""
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
-    training = [module for module in modules if module.training]
-    try:
-        if training:
-            model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
