@@ -66,8 +66,13 @@ def test_the_host_finds_it_and_composes_its_experiment(installed, tmp_path):
 
 
 @pytest.mark.slow
-def test_its_predictor_is_registered(installed, tmp_path):
-    code = "from xlm_mlm.plugin.registry import resolve; print(resolve('predictor', 'leftmost'))"
+def test_its_predictor_and_its_rule_are_registered(installed, tmp_path):
+    code = (
+        "from xlm_mlm import MLMPredictor\n"
+        "from xlm_mlm.plugin.registry import resolve\n"
+        "print(resolve('predictor', 'leftmost'))\n"
+        "print(type(MLMPredictor(3, strategy='leftmost').rules.strategy))\n"
+    )
     out = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -76,4 +81,7 @@ def test_its_predictor_is_registered(installed, tmp_path):
         text=True,
         timeout=120,
     )
-    assert out.stdout.strip() == "<class 'xlm_leftmost.predictor.LeftmostPredictor'>", out.stderr
+    assert out.stdout.splitlines() == [
+        "<class 'xlm_leftmost.predictor.LeftmostPredictor'>",
+        "<class 'xlm_leftmost.predictor.Leftmost'>",
+    ], out.stderr

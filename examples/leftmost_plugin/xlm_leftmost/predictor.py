@@ -18,4 +18,4 @@ class LeftmostPredictor(MLMPredictor):
     """Decodes as an autoregressive model would."""
 
     def __init__(self, max_steps, **options):
-        super().__init__(max_steps, strategy=Leftmost(), **options)
+        super().__init__(max_steps, **{**options, "strategy": Leftmost()})
