@@ -9,6 +9,7 @@ import pytest
 import stand_in_tokenizers as stand_ins
 import torch
 
+from xlm_mlm import MLMPredictor
 from xlm_mlm.history_mlm import HistoryTopKPlugin
 
 SMALL_BLOCK = "block_size=48"
@@ -92,8 +93,21 @@ def _logged(folder):
     return values
 
 
+def _record_numbers(monkeypatch):
+    """The numbers that the collators put into the batches that are predicted."""
+    numbers, predict = [], MLMPredictor.predict
+
+    def recording(self, batch, *rest):
+        numbers.extend(batch["sample_ids"].tolist())
+        return predict(self, batch, *rest)
+
+    monkeypatch.setattr(MLMPredictor, "predict", recording)
+    return numbers
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_trains_validates_and_tests(run, train_experiment, tmp_path):
+def test_trains_validates_and_tests(run, train_experiment, tmp_path, monkeypatch):
+    numbers = _record_numbers(monkeypatch)
     overrides = list(run.overrides)
     if run.folder is not None:
         folder = run.folder(tmp_path / "tokenizer")
@@ -115,6 +129,8 @@ def test_trains_validates_and_tests(run, train_experiment, tmp_path):
             assert set(run.fields) <= set(row)
         for metric in run.metrics:
             assert logged[f"{split}/{run.predicts}/{metric}"] >= 0
+    # Two rows in validation and two in the test, each with the number that its dataset gave it.
+    assert numbers == [0, 1, 0, 1]
 
 
 def test_answers_to_word_problems_are_scored_by_running_them(train_experiment, tmp_path):

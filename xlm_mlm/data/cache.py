@@ -18,7 +18,7 @@ import datasets
 from xlm.datamodule import DatasetManager
 
 from xlm_mlm.checks import require_choice
-from xlm_mlm.collation.samples import SAMPLE_ID
+from xlm_mlm.data.numbered import NumbersSamples
 
 SPLITS = ("train", "validation", "test", "predict")
 
@@ -78,7 +78,7 @@ def tokenizer_state(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-class CachedDatasetManager(DatasetManager):
+class CachedDatasetManager(NumbersSamples, DatasetManager):
     """Base of the managers in this package. A subclass says what its rows depend on and makes them.
 
     Args:
@@ -179,19 +179,6 @@ class CachedDatasetManager(DatasetManager):
         }
         folder = Path(manual_cache_dir) / "xlm_mlm" / self.dataset_name
         return folder / f"{self.split}-{digest(inputs)}"
-
-    def _load_from_cache(self, manual_cache_dir: str) -> datasets.Dataset:
-        """As in the host, with each row's number in the split where the collator has a use for it.
-
-        The number stays with the row however the rows are then divided between processes and
-        workers; it is no part of the cache. A group processor makes rows of others, whose numbers
-        would say nothing.
-        """
-        rows = super()._load_from_cache(manual_cache_dir)
-        wanted = getattr(self.collator, "numbers_samples", False)
-        if not wanted or self.on_the_fly_group_processor is not None:
-            return rows
-        return rows.add_column(SAMPLE_ID, range(len(rows)))
 
     def _write(self, cache_dir: Path) -> None:
         """Write beside the final place and rename, so that a folder with that name is complete."""
