@@ -68,3 +68,11 @@ def test_one_switch_packs_local_text_and_tells_the_model(packed, compose_experim
             "for_padded": "xlm_mlm.datamodule_mlm.DefaultMLMCollator",
         }
         assert manager.collator.for_packed.use_flex_attn is True
+
+
+@pytest.mark.parametrize("name", ["quickstart_mlm", "star_easy_mlm", "owt_packed_mlm", "lm1b_mlm"])
+def test_one_key_chooses_the_masks_of_training(name, compose_experiment):
+    for chosen in ("bernoulli", "exact_count"):
+        cfg = compose_experiment(name, *([f"+mask_sampling={chosen}"] * (chosen != "bernoulli")))
+        lm = cfg.datamodule.dataset_managers.train.lm
+        assert lm.collator.mask_sampling == chosen
