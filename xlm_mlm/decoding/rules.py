@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 from xlm_mlm.checks import require_number
 from xlm_mlm.sampling.blocks import Blocks
@@ -79,7 +79,7 @@ def make_rules(
             chosen = revising.selection
     suppressed = [] if suppress_tokens is None else suppress_tokens
     listed = isinstance(suppressed, Iterable) and not isinstance(suppressed, str)
-    if not listed or not all(isinstance(token, int | str) for token in suppressed):
+    if not listed or not all(isinstance(token, SupportsIndex | str) for token in suppressed):
         raise ValueError(
             f"suppress_tokens is {suppress_tokens!r}; it must be a list of token ids or tokens"
         )
