@@ -19,13 +19,12 @@ from xlm_mlm.decoding.prompts import PromptBatch, batch_prompts
 from xlm_mlm.decoding.recording import HistoryPluginBase
 from xlm_mlm.decoding.results import rows_of
 from xlm_mlm.decoding.rules import make_rules
-from xlm_mlm.decoding.state import begin
+from xlm_mlm.decoding.state import begin, checked_sample_ids
 from xlm_mlm.modeling.modes import asking
 from xlm_mlm.sampling.positions import PositionStrategy
 from xlm_mlm.sampling.revise import Revision
 from xlm_mlm.sampling.scores import Confidence
 from xlm_mlm.sampling.streams import GlobalStream, SampleStreams
-from xlm_mlm.sampling.tokens import TokenSampler
 from xlm_mlm.types_mlm import MLMBatch, MLMModel, MLMPredictionDict, MLMStepResults
 
 __all__ = ["LogitsShiftBy1", "MLMPredictor"]
@@ -114,18 +113,13 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         self.max_steps = require_int("max_steps", max_steps, 1)
         if max_new_tokens is not None:
             require_int("max_new_tokens", max_new_tokens, 0)
-        self.rules = make_rules(
-            TokenSampler(temperature, top_k, top_p),
-            confidence=confidence,
-            threshold=threshold,
-            confidence_temperature=confidence_temperature,
-            strategy=strategy,
-            revision=revision,
-            block_length=block_length,
-            cfg_scale=cfg_scale,
-            suppress_tokens=suppress_tokens,
-            allowed_tokens=allowed_tokens,
-        )
+        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options |= {"confidence": confidence, "threshold": threshold, "strategy": strategy}
+        options |= {"confidence_temperature": confidence_temperature, "revision": revision}
+        options |= {"block_length": block_length, "cfg_scale": cfg_scale}
+        options |= {"suppress_tokens": suppress_tokens, "allowed_tokens": allowed_tokens}
+        self.rules = make_rules(**options)
+        self._options = options
         self.max_new_tokens = max_new_tokens
         self.tokenizer = tokenizer
         self.model = model
@@ -139,8 +133,21 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         # As a submodule the model would be saved, moved and wrapped twice.
         if name == "model":
             object.__setattr__(self, name, value)
+        elif name in self.__dict__.get("_options", ()):
+            # Together with the others, or not at all.
+            changed = {**self._options, name: value}
+            self.rules, self._options = make_rules(**changed), changed
+        elif name == "seed":
+            self.reseed(value)
         else:
             super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_options", ()):
+            return self._options[name]
+        if name == "seed":
+            return getattr(self.streams, "seed", None)
+        return super().__getattr__(name)
 
     def reseed(self, seed: int | None) -> None:
         """Start the samples' random streams, and their count, anew.
@@ -162,7 +169,10 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         # Neither a checkpoint without the count nor one that has it for nothing is an error.
         seen = state_dict.pop(prefix + _COUNT, None)
         if seen is not None and isinstance(self.streams, SampleStreams):
-            self.samples_seen = int(seen)
+            try:
+                self.samples_seen = require_int(_COUNT, seen, 0)
+            except ValueError as error:
+                rest[-1].append(str(error))  # with what else does not fit
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def reset(self) -> None:
@@ -193,12 +203,16 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         return self._predict(batch, self.max_new_tokens or 0)
 
     def _predict(self, batch: MLMBatch, new_tokens: int) -> MLMPredictionDict:
-        started = time.perf_counter()
-        seconds: Any = None
-        for state in self._states(batch, new_tokens):
-            if seconds is None:
-                seconds = torch.zeros(len(state["x"]), dtype=torch.float64)
-            seconds[state["active"]] = time.perf_counter() - started
+        started, seen = time.perf_counter(), self.samples_seen
+        try:
+            first = self._begin(batch, new_tokens)
+            seconds = torch.zeros(len(first["x"]), dtype=torch.float64)
+            for state in self._states(first):
+                seconds[state["active"]] = time.perf_counter() - started
+        except BaseException:
+            # A batch that failed is no sample: tried again, it gets the same numbers.
+            self.samples_seen = seen
+            raise
         return self._results(state, new_tokens, seconds.tolist())
 
     def predict_iter(self, batch: MLMBatch) -> Iterator[MLMStepResults]:
@@ -207,18 +221,20 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         Args:
             batch: as in `predict`.
 
-        Yields:
-            The state before the first pass, then the state after each. They are not changed
-            later, and may be kept. The predictor serves one batch at a time: finish one iterator,
+        Returns:
+            An iterator over the state before the first pass, then the state after each. They are
+            not changed later, and may be kept; their tensors were made in inference mode, so clone
+            what autograd is to use. The predictor serves one batch at a time: finish one iterator,
             or close it, before the next.
 
         Raises:
             KeyError: the batch has no `input_ids`.
             ValueError: there is no model or tokenizer, or the batch does not fit them.
         """
-        return self._states(batch, self.max_new_tokens or 0)
+        return self._states(self._begin(batch, self.max_new_tokens or 0))
 
-    def _states(self, batch: MLMBatch, new_tokens: int) -> Iterator[MLMStepResults]:
+    def _begin(self, batch: MLMBatch, new_tokens: int) -> MLMStepResults:
+        """The state before the first pass."""
         if self.model is None:
             raise ValueError("MLMPredictor has no model; pass model=..., or let the host set it")
         self.reset()
@@ -227,6 +243,9 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         if self.history is not None:
             self.history.use_tokenizer(self.tokenizer)
             self.history.begin(state)
+        return state
+
+    def _states(self, state: MLMStepResults) -> Iterator[MLMStepResults]:
         yield state
         while not self.stop(state).all():
             last = state["current_step"] == self.max_steps - 1
@@ -260,16 +279,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         return Pass(self.rules, network, self.streams, self.history is not None)
 
     def _sample_ids(self, batch: MLMBatch, rows: int) -> Integer[Tensor, "B"]:
-        given: Any = batch.get("sample_ids")
-        if given is None:
-            return self._count(rows)
-        ids = given.cpu() if isinstance(given, Tensor) else torch.tensor(list(given))
-        whole = not (ids.is_floating_point() or ids.dtype == torch.bool)
-        if ids.shape != (rows,) or not whole or (ids < 0).any():
-            raise ValueError(
-                f"sample_ids are {given}; they must be {rows} integers of at least 0, one a row"
-            )
-        return ids.long()
+        given = batch.get("sample_ids")
+        return self._count(rows) if given is None else checked_sample_ids(given, rows)
 
     def _count(self, rows: int) -> Integer[Tensor, "B"]:
         """Numbers for the next samples; of W processes, the one of rank r takes every W-th."""

@@ -114,3 +114,22 @@ def test_the_models_own_logits_are_left_alone():
     before = model.table.detach().clone()
     logits_of(network(model, cfg_scale=1.0, suppress_tokens=[5], allowed_tokens=[7, 8]), batch())
     assert torch.equal(model.table, before)
+
+
+def test_what_is_impossible_stays_so_under_guidance():
+    def forbids_6(logits):
+        logits = logits.clone()
+        logits[..., 6] = -torch.inf
+        return logits
+
+    found, _ = logits_of(network(transformer(), forbids_6, cfg_scale=2.0), batch())
+    assert (found[:, 6] == -torch.inf).all()
+    others = [token for token in range(V) if token not in (6, MASK)]
+    assert found[:, others].isfinite().all()
+
+
+def test_a_hook_sees_batches_of_the_rows_at_work():
+    bias = torch.randn(3, 6, V)
+    plain, _ = logits_of(network(transformer(), lambda x: x + bias, cfg_scale=0.0), batch())
+    guided, _ = logits_of(network(transformer(), lambda x: x + bias, cfg_scale=1e-9), batch())
+    assert torch.allclose(plain, guided, atol=1e-4)

@@ -164,3 +164,29 @@ def test_blocks_begin_behind_the_prompt_and_its_padding(tokenizer):
     one = predictor(tokenizer, 4, TableModel(table(9)), block_length=2)
     states = list(one.predict_iter({"input_ids": x, "attention_mask": valid}))
     assert states[2]["masked"][:, 5:].tolist() == [[False, False, True, True]] * 2
+
+
+def test_p2_scores_a_committed_token_by_the_model_alone(tokenizer):
+    """A rule that no token may stand twice in a row would forbid each where it stands."""
+
+    def each_once(x, flat):
+        allowed = torch.ones(len(flat), V, dtype=torch.bool)
+        rows = x[flat // x.shape[1]]
+        return allowed.scatter(1, rows, rows == MASK)
+
+    scores = []
+
+    class Watching:
+        needs_scores = True
+
+        def remask(self, generated):
+            scores.append(generated.scores[generated.valid & ~generated.masked])
+            count = generated.valid.sum(dim=1) - generated.passes_done - 1
+            ranks = torch.arange(generated.valid.shape[1])
+            back = ranks < count[:, None]
+            return back & generated.masked
+
+    one = predictor(tokenizer, 6, revision=Watching(), allowed_tokens=each_once)
+    one.predict({"input_ids": torch.full((2, 6), MASK)})
+    assert len(torch.cat(scores)) > 5
+    assert torch.cat(scores).isfinite().all()

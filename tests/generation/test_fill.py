@@ -266,6 +266,13 @@ def test_a_rule_replaces_the_saved_one_of_whichever_kind():
     assert "strategy" not in filler(named, options={"confidence": "entropy"}).options
 
 
+def test_tokens_to_suppress_are_added_and_a_revision_ends_blocks():
+    saved = {"suppress_tokens": [3], "block_length": 2}
+    one = filler(saved, options={"suppress_tokens": ["1"], "revision": "remdm"})
+    assert one.options["suppress_tokens"] == [3, "1"]
+    assert "block_length" not in one.options
+
+
 def test_a_revised_text_has_the_scores_of_its_last_tokens():
     views = []
     options = {"revision": {"name": "remdm", "rule": "rescale", "eta": 0.9}, "max_steps": 9}

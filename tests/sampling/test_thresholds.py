@@ -106,7 +106,11 @@ def test_klass_commits_what_is_sure_and_settled(history):
         now[1, :step] = False
         logits = (base + size * torch.randn(base.shape, generator=generator))[now.flatten()]
         given = dataclasses.replace(
-            Candidates.of(now), passes_left=steps - step, logits=logits, memory=dict(memory)
+            Candidates.of(now),
+            passes_left=steps - step,
+            passes_done=step,
+            logits=logits,
+            memory=dict(memory),
         )
         marks, memory = rule.select(given), given.memory
         chosen.append([given.columns[line][marks[line]].tolist() for line in (0, 1)])
@@ -124,6 +128,21 @@ def test_klass_commits_what_is_sure_and_settled(history):
 def test_klass_has_nothing_settled_in_the_first_pass():
     given = candidates(scale=50.0, passes_left=14)
     assert Klass().select(given).sum(dim=1).tolist() == [1, 1, 1]
+
+
+def test_klass_does_not_look_past_a_pass_that_it_did_not_see():
+    """With a revision a row may be complete in a pass, and its memory is then not renewed."""
+    rule = Klass(tau=0.3, kappa=1.0, history=1)
+    first = dataclasses.replace(candidates(scale=9.0, passes_left=14), passes_done=1)
+    rule.select(first)
+    counts = {}
+    for done in (2, 3):
+        memory = dict(first.memory)
+        again = dataclasses.replace(
+            candidates(scale=9.0, passes_left=14), passes_done=done, memory=memory
+        )
+        counts[done] = int(rule.select(again).sum())
+    assert counts[2] > counts[3] == 3
 
 
 def test_divergence_is_that_of_the_definition(monkeypatch):

@@ -35,11 +35,16 @@ class Network:
     rules: Rules
 
     def logits(
-        self, state: MLMStepResults, rows: Integer[Tensor, "A"], flat: Integer[Tensor, "N"]
+        self,
+        state: MLMStepResults,
+        rows: Integer[Tensor, "A"],
+        flat: Integer[Tensor, "N"],
+        committed: Bool[Tensor, "N"] | None = None,
     ) -> Float[Tensor, "N V"]:
         """Logits, fp32 or wider, at flat positions of the batch, from a pass over some rows of it.
 
-        Tokens that may not be produced are at -inf.
+        Tokens that may not be produced are at -inf; where a token is `committed`, those that are
+        never produced only, for what may stand elsewhere may be decided by what stands there.
         """
         inputs = at_work(state, rows)
         length = state["x"].shape[1]
@@ -56,7 +61,14 @@ class Network:
         # Made in this pass, and nobody else's: not a view of a parameter, nor kept by a hook.
         ours = logits.is_inference() and logits.is_contiguous() and not pointwise
         logits = suppress(logits, self._never(), in_place=ours)
-        return self._constrain(logits, state, flat)
+        if self.rules.allowed is None and state.get("allowed") is None:
+            return logits
+        if committed is None or not committed.any():
+            return self._constrain(logits, state, flat)
+        still_open = (~committed).nonzero().squeeze(1)
+        at = still_open.to(logits.device)
+        logits[at] = self._constrain(logits[at], state, flat[still_open])
+        return logits
 
     def _call(self, inputs: dict[str, Any], flat: Integer[Tensor, "N"]) -> Float[Tensor, "N V"]:
         hook = self.hook
@@ -86,10 +98,24 @@ class Network:
         else:
             both = {name: _doubled(inputs[name], len(x)) for name in inputs}
             both["x_t"] = torch.cat((x, bare))
-            c, u = self._call(both, torch.cat((flat, flat + x.numel()))).chunk(2)
+            c, u = self._call_doubled(both, flat)
         wide = torch.promote_types(c.dtype, torch.float32)
         c, u = c.to(wide), u.to(wide)
-        return u + (self.rules.cfg_scale + 1) * (c - u)
+        guided = u + (self.rules.cfg_scale + 1) * (c - u)
+        # What is impossible stays so; infinities have no difference.
+        return guided.masked_fill_(c.isneginf() | u.isneginf(), -torch.inf)
+
+    def _call_doubled(
+        self, both: dict[str, Any], flat: Integer[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N V"]]:
+        """The two halves of a doubled batch, in one pass; a hook sees each as a batch."""
+        hook, x = self.hook, both["x_t"].chunk(2)
+        if hook is None or getattr(hook, "pointwise", False):
+            twice = torch.cat((flat, flat + x[0].numel()))
+            c, u = logits_at_positions(self.model, flat=twice, **both).chunk(2)
+            return (c, u) if hook is None else (hook(c), hook(u))
+        c, u = call_model(self.model, **both).chunk(2)
+        return pick(hook(c), flat, x[0]), pick(hook(u), flat, x[1])
 
     def _never(self) -> list[int]:
         named = self.rules.suppress_tokens

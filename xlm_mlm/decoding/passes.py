@@ -209,7 +209,7 @@ class Pass:
         grid = Candidates.of(ours)
         flat, open_places = grid.flat(grid.valid), masked[ours]
         at_masks = masked[grid.rows[:, None], grid.columns] & grid.valid
-        logits = self.network.logits(state, grid.rows, flat)
+        logits = self.network.logits(state, grid.rows, flat, ~open_places)
         of_masks = _pick(logits, open_places)
         drawn = self._draw(state, grid, at_masks, of_masks)
         tokens = state["x"].reshape(-1)[flat.to(drawn.device)].long()

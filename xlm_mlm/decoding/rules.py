@@ -1,10 +1,10 @@
 """The rules of a predictor, made from its options and checked against each other."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any
 
-from xlm_mlm.checks import require_number
+from xlm_mlm.checks import require_int, require_number
 from xlm_mlm.sampling.blocks import Blocks
 from xlm_mlm.sampling.constraints import AllowedTokens
 from xlm_mlm.sampling.named import make_rule
@@ -47,8 +47,10 @@ class Rules:
 
 
 def make_rules(
-    sampler: TokenSampler,
     *,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
     confidence: Any,
     threshold: float | None,
     confidence_temperature: float,
@@ -77,21 +79,34 @@ def make_rules(
         _check_revision(revision, revising, block_length, free)
         if free and getattr(revising, "selection", None) is not None:
             chosen = revising.selection
-    suppressed = [] if suppress_tokens is None else suppress_tokens
-    listed = isinstance(suppressed, Iterable) and not isinstance(suppressed, str)
-    if not listed or not all(isinstance(token, SupportsIndex | str) for token in suppressed):
-        raise ValueError(
-            f"suppress_tokens is {suppress_tokens!r}; it must be a list of token ids or tokens"
-        )
     return Rules(
         chosen,
-        sampler,
+        TokenSampler(temperature, top_k, top_p),
         revising,
         None if block_length is None else Blocks(block_length),
-        require_number("cfg_scale", cfg_scale, 0, "finite and at least 0 (0 is off)"),
-        list(suppressed),
+        _cfg_scale(cfg_scale),
+        _suppressed(suppress_tokens),
         None if allowed_tokens is None else AllowedTokens(allowed_tokens),
     )
+
+
+def _suppressed(given: Any) -> list[int | str]:
+    if given is None:
+        return []
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise ValueError(f"suppress_tokens is {given!r}; it must be a list of token ids or tokens")
+    return [
+        token if isinstance(token, str) else require_int("a token of suppress_tokens", token, 0)
+        for token in given
+    ]
+
+
+def _cfg_scale(given: Any) -> float:
+    rule = "from 0 (off) to a million"
+    scale = require_number("cfg_scale", given, 0, rule)
+    if scale > 1e6:
+        raise ValueError(f"cfg_scale is {given}; it must be {rule}")
+    return scale
 
 
 def _check_revision(given: Any, revision: Revision, block_length: Any, free: bool) -> None:

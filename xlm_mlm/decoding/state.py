@@ -108,6 +108,25 @@ def _append(
     return x, valid, positions
 
 
+def checked_sample_ids(given: Any, rows: int) -> Integer[Tensor, "{rows}"]:
+    """The `sample_ids` of a batch, on the CPU.
+
+    Raises:
+        ValueError: they are not one integer of at least 0 for each row.
+    """
+    wrong = ValueError(
+        f"sample_ids are {given}; they must be {rows} integers of at least 0, one a row"
+    )
+    try:
+        ids = given.cpu() if isinstance(given, Tensor) else torch.tensor(list(given))
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise wrong from None
+    whole = not (ids.is_floating_point() or ids.dtype == torch.bool)
+    if ids.shape != (rows,) or not whole or (ids < 0).any():
+        raise wrong
+    return ids.long()
+
+
 def advance(
     state: MLMStepResults,
     before: Bool[Tensor, "B L"],

@@ -90,7 +90,8 @@ class Filler:
         weights: which the model has, for the record.
         device: as in `xlm_mlm.generation.options.choose_device`.
         options: of the predictor, instead of the saved ones: `max_steps`, and those of its rules
-            and draws. A rule that is given replaces the saved one, of whichever kind.
+            and draws. A rule that is given replaces the saved one, of whichever kind; tokens to
+            suppress are added to the saved ones.
         frame: put BOS and EOS around a text; as in training if None.
 
     Raises:
@@ -114,6 +115,11 @@ class Filler:
         # One of the ways to choose positions, or to shape the draw, replaces the others.
         if given.keys() & {"strategy", "revision"}:
             kept = {key: value for key, value in kept.items() if key not in _RULES}
+        if "revision" in given:
+            kept.pop("block_length", None)  # does not go with it
+        if "suppress_tokens" in given:
+            more = kept.pop("suppress_tokens", None) or ()
+            given["suppress_tokens"] = [*more, *given["suppress_tokens"]]
         if given.keys() & {"confidence", "threshold"}:
             kept = {k: value for k, value in kept.items() if k not in ("strategy", "revision")}
         if "top_p" in given:

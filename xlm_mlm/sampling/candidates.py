@@ -27,7 +27,8 @@ class Candidates:
         logits: of every candidate in reading order, fp32 or wider, tokens that are never
             produced at -inf; None for a strategy that does not look.
         memory: notes of a strategy, handed from pass to pass of one batch; it may put in what it
-            likes, under names of its own.
+            likes, under names of its own. With a revision, passes in which every row was complete
+            are not seen: compare `passes_done`.
         length: columns of the batch, so that `rows * length + columns` numbers its positions.
     """
 

@@ -70,6 +70,8 @@ class AllowedTokens:
         if isinstance(given, Tensor):
             _check_booleans(given, "allowed_tokens", (1, 2))
         elif isinstance(given, Mapping):
+            if not given:
+                raise ValueError("allowed_tokens is an empty mapping; name a position, or 'others'")
             self._parts = [(_span(key), tokens) for key, tokens in given.items() if key != OTHERS]
             spans = sorted((span.start, span.stop) for span, _ in self._parts)
             for (_, stop), (start, _) in pairwise(spans):
@@ -202,11 +204,14 @@ def _span(key: Any) -> range:
     )
 
 
-def _check_booleans(given: Tensor, name: str, dimensions: tuple[int, ...]) -> None:
-    if given.dtype != torch.bool or given.ndim not in dimensions:
+def _check_booleans(given: Any, name: str, dimensions: tuple[int, ...]) -> None:
+    fits = isinstance(given, Tensor) and given.dtype == torch.bool and given.ndim in dimensions
+    if not fits:
+        shape = f" of shape {tuple(given.shape)}" if isinstance(given, Tensor) else ""
+        kind = given.dtype if isinstance(given, Tensor) else f"{given!r:.60}"
         raise ValueError(
-            f"{name} is {given.dtype} of shape {tuple(given.shape)}; it must be boolean, with the "
-            "vocabulary as its last dimension"
+            f"{name} is {kind}{shape}; it must be a boolean tensor, with the vocabulary as its "
+            "last dimension"
         )
 
 

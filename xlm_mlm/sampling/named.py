@@ -41,6 +41,8 @@ def make_rule(given: Any, method: str) -> Any:
                 f"which may be {_known(method)}"
             )
         rule = _made(name, options, method)
+    if inspect.isclass(rule):
+        raise ValueError(f"{option} is the class {rule.__qualname__}; give an object, or its name")
     if callable(getattr(rule, method, None)) and hasattr(rule, attribute):
         return rule
     for other, (its_option, _, _) in _KINDS.items():

@@ -33,8 +33,8 @@ class Generated:
         passes_done: passes before this one.
         passes: passes in all.
         noise: uniform numbers in [0, 1), one for each place.
-        p: the probability with which each committed token was drawn; None for a rule that has no
-            `needs_p`.
+        p: the model's probability of each committed token in the pass that drew it (at
+            temperature 1, without top-k or top-p); None for a rule that has no `needs_p`.
         scores: log p, in this pass, of the token at each place, and of the one drawn for a mask;
             None for a rule that has no `needs_scores`.
     """
@@ -78,7 +78,7 @@ class ReMDM:
     - `cap`: sigma = min(eta, sigma_max)
     - `rescale`: sigma = eta * sigma_max
     - `conf`: sigma = sigma_max times the softmax, over the row's committed tokens, of minus the
-      probability with which each was drawn
+      model's probability of each in the pass that drew it
 
     Where the user names no position rule, a mask is filled with probability
     (a' - (1 - sigma) a) / (1 - a), with sigma 0 for `conf`, and at least one mask of a row.
@@ -193,7 +193,9 @@ class P2:
         return lowest(scores, valid & ~best, count)
 
 
-def _checked_loop(loop: Sequence[float]) -> tuple[float, float, float]:
+def _checked_loop(loop: Any) -> tuple[float, float, float]:
+    if isinstance(loop, str) or not isinstance(loop, Sequence):
+        raise ValueError(f"loop is {loop!r}; it must be three numbers, as (0.45, 0.95, 0.9)")
     numbers = [require_number("a number of loop", each, 0, "from 0 to 1") for each in loop]
     if len(numbers) != 3 or not 0 < numbers[0] < numbers[1] < 1 or not 0 < numbers[2] < 1:
         raise ValueError(

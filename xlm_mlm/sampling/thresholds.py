@@ -81,7 +81,7 @@ class Klass:
     The logits of one pass are kept until the next.
 
     Args:
-        tau: from 0 to 1.
+        tau: above 0 and at most 1.
         kappa: nats, above 0.
         history: passes, at least 1.
 
@@ -113,15 +113,16 @@ class Klass:
         logits, memory = candidates.logits, candidates.memory
         flat = candidates.flat(candidates.valid)
         quiet = logits.new_zeros(len(flat))
-        if "klass" in memory and len(memory["klass"][0]):
-            known, before, counted = memory["klass"]
+        known, before, counted, when = memory.get("klass", (flat[:0], None, None, None))
+        # A pass in which every row was complete is not seen here, and leaves no trace.
+        if len(known) and when == candidates.passes_done - 1:
             # Both in reading order; a position that is new, or masked again, has no past.
             at = torch.searchsorted(known, flat).clamp_max(len(known) - 1)
             seen = known[at] == flat
             now, then = seen.nonzero().squeeze(1).to(logits.device), at[seen].to(logits.device)
             calm = divergence(logits[now], before[then]) < self.kappa
             quiet[now] = (counted[then] + 1) * calm
-        memory["klass"] = (flat, logits, quiet)
+        memory["klass"] = (flat, logits, quiet, candidates.passes_done)
         return quiet
 
 

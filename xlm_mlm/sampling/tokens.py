@@ -26,14 +26,15 @@ def suppress(
     """
     if max(token_ids, default=-1) >= logits.shape[-1]:
         raise ValueError(
-            f"token id {max(token_ids)} (the mask token's?) is outside the model's vocabulary of "
-            f"{logits.shape[-1]}; model and tokenizer do not belong together"
+            f"token id {max(token_ids)}, the mask token's or one of suppress_tokens, is outside "
+            f"the model's vocabulary of {logits.shape[-1]}; do model and tokenizer belong together?"
         )
     out = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=not in_place)
     out[:, list(token_ids)] = -torch.inf
     if out.device.type == "cpu" and out.numel() and not out.amax(dim=-1).isfinite().all():
         raise ValueError(
-            "the model's logits hold NaN or +inf, or leave no token to produce; "
+            "the model's logits hold NaN or +inf, or they and suppress_tokens leave no token to "
+            "produce; "
             f"{int((~out.amax(dim=-1).isfinite()).sum())} of {len(out)} positions are affected"
         )
     return out
