@@ -216,8 +216,14 @@ def test_bad_input_is_refused():
         ((x, free), {"batch_size": 0}, "batch_size is 0"),
         ((x, free), {"seed": -1}, "seed is -1"),
         ((x, free), {"sample_ids": torch.tensor([-1])}, "1 integers of at least 0"),
+        ((x, free), {"sample_ids": torch.tensor([True])}, "1 integers of at least 0"),
         ((x + 3, free), {}, "target id [456] is outside the vocabulary of 4"),
     ]
     for given, options, says in cases:
         with pytest.raises(ValueError, match=says):
             mlm_nll(model, *given, MASK, **options)
+    for mask_id in (None, 1.5, "2", torch.tensor([1, 2])):
+        with pytest.raises(ValueError, match="mask_id is"):
+            mlm_nll(model, x, free, mask_id)
+    with pytest.raises(ValueError, match="model is None"):
+        mlm_nll(None, x, free, MASK)

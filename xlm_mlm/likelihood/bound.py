@@ -57,7 +57,7 @@ def mlm_nll(
         batch_size: rows in a forward pass at most, of all rows' passes together; B if None.
 
     Returns:
-        On the CPU; 0 for a row with nothing to score.
+        On the CPU; 0 for a row with nothing to score, NaN where the model's logits are.
 
     Raises:
         ValueError: a shape, type or number that does not fit, or a mask token, or a token that is
@@ -92,6 +92,7 @@ def _numbers(sample_ids: Tensor | None, rows: int) -> Integer[Tensor, "B"]:
         not isinstance(sample_ids, Tensor)
         or tuple(sample_ids.shape) != (rows,)
         or sample_ids.is_floating_point()
+        or sample_ids.dtype == torch.bool
         or (rows and int(sample_ids.min()) < 0)
     ):
         raise ValueError(

@@ -56,7 +56,7 @@ class Rows:
         segment_ids: Integer[Tensor, "B L"] | None = None,
         block_mask: Any | None = None,
     ) -> None:
-        self.ids, self.mask_id = _checked_ids(input_ids), int(mask_id)
+        self.ids, self.mask_id = _checked_ids(input_ids), _checked_mask_id(mask_id)
         shape = tuple(self.ids.shape)
         check_shape("maskable", maskable, [shape])
         if maskable.dtype != torch.bool:
@@ -121,6 +121,8 @@ class Rows:
         Raises:
             ValueError: a batch that can't be taken apart has more rows.
         """
+        if not callable(model):
+            raise ValueError(f"model is {model!r}; it must be a network of the MLMModel protocol")
         rows = len(self.ids)
         if batch_size is not None:
             require_int("batch_size", batch_size, 1)
@@ -199,6 +201,12 @@ def _checked_ids(input_ids: Any) -> Integer[Tensor, "B L"]:
     if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
         raise ValueError(f"input_ids have dtype {input_ids.dtype}; token ids must be integers")
     return input_ids.long()
+
+
+def _checked_mask_id(mask_id: Any) -> int:
+    """One number, or a tensor of one, as the loss holds it."""
+    one = isinstance(mask_id, Tensor) and mask_id.numel() == 1 and not mask_id.is_floating_point()
+    return require_int("mask_id", mask_id.item() if one else mask_id, 0)
 
 
 def check_shape(name: str, value: Any, allowed: list[tuple[int, ...]]) -> None:

@@ -79,7 +79,7 @@ def _check_output(path: Path, if_exists: str) -> None:
         raise ValueError(f"score.output_dir is {path.parent}, which is a file; it must be a folder")
     if path.exists() and if_exists == "error":
         raise ValueError(
-            f"{path} exists; give another score.output_dir, or score.if_exists=replace"
+            f"{path} exists; give another +score.output_dir, or +score.if_exists=replace"
         )
 
 
