@@ -1,7 +1,8 @@
 """Star graphs made locally: train, eval and prediction run, and every row written is counted."""
 
 import pytest
-from xlm_process import TINY_MODEL, metric, prediction_files, read_rows, xlm
+from warm_process import xlm
+from xlm_process import TINY_MODEL, metric, prediction_files, read_rows
 
 pytestmark = pytest.mark.slow
 
