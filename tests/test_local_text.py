@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from xlm_process import TINY_MODEL, metric, xlm
+from warm_process import xlm
+from xlm_process import TINY_MODEL, metric
 
 from xlm_mlm.data.text import is_validation
 
@@ -65,7 +66,6 @@ def test_packed_training_learns_more_than_how_frequent_the_bytes_are(topics, tmp
         "trainer.val_check_interval=200",
         "lr_scheduler.num_warmup_steps=10",
         "optimizer.lr=0.005",
-        threads=1,
     )
     assert done.code == 0, done.output[-3000:]
     loss = metric(done.output, "test/lm/accumulated_loss")
@@ -97,7 +97,6 @@ def test_padded_training_with_another_tokenizer_and_a_glob(tmp_path):
         "validation_fraction=0.1",
         "block_size=8",
         *TINY,
-        threads=1,
     )
     assert done.code == 0, done.output[-3000:]
     assert 0 < metric(done.output, "test/lm/accumulated_loss") < 10
