@@ -6,7 +6,6 @@ from the files that each job leaves.
 
 import csv
 import signal
-import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from xlm_process import XLM, clean_environment, prediction_files, read_rows, xlm
+from warm_process import start_xlm, xlm
+from xlm_process import prediction_files, read_rows
 
 from xlm_mlm.model_mlm import RotaryTransformerMLMModel
 
@@ -61,21 +61,17 @@ class Trip:
 
 def train_until_interrupted(trip: Trip) -> None:
     """Press Ctrl-C once two steps have been saved."""
-    command = [str(XLM), "job_type=train", *JOB, "trainer.max_steps=100000"]
-    with (trip.folder / "interrupted.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=trip.folder, stdout=log, stderr=log, env=clean_environment()
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while not (trip.checkpoints / "last.ckpt").exists():
-                assert process.poll() is None, (trip.folder / "interrupted.log").read_text()
-                assert time.monotonic() < deadline, "no checkpoint after two minutes"
-                time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
-        finally:
-            process.kill()
+    process = start_xlm(trip.folder, "job_type=train", *JOB, "trainer.max_steps=100000")
+    try:
+        deadline = time.monotonic() + 120
+        while not (trip.checkpoints / "last.ckpt").exists():
+            assert process.poll() is None, process.output()
+            assert time.monotonic() < deadline, "no checkpoint after two minutes"
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    finally:
+        process.kill()
 
 
 def cached_rows(folder: Path) -> dict[str, int]:
