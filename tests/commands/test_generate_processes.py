@@ -1,16 +1,15 @@
 """`xlm job_type=mlm_generate` as real processes: several at once, killed, and taken up again."""
 
-import os
 import signal
 import socket
-import subprocess
 import time
 
 import pytest
 from composing import composed
 from tiny_checkpoints import network, write_checkpoint
+from warm_process import start_xlm, xlm
 from xlm.utils.omegaconf_resolvers import dummy_resolvers
-from xlm_process import TINY_MODEL, XLM, clean_environment, read_rows, xlm
+from xlm_process import TINY_MODEL, read_rows
 
 from xlm_mlm.generation.job import run
 from xlm_mlm.generation.processes import joined
@@ -30,14 +29,7 @@ def rows_of(folder):
 
 
 def start(folder, *overrides, **extra):
-    return subprocess.Popen(
-        [str(XLM), *JOB, *overrides],
-        cwd=folder,
-        env=clean_environment(OMP_NUM_THREADS="1", **extra),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return start_xlm(folder, *JOB, *overrides, OMP_NUM_THREADS="1", **extra)
 
 
 def two(folder, option, *more):
@@ -50,24 +42,26 @@ def two(folder, option, *more):
         start(folder, *option, *given, RANK=rank, LOCAL_RANK=rank, **numbers)
         for rank, given in (("0", ()), ("1", more))
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
-    return [process.returncode for process in both], outputs
+    ended = [process.finish(timeout=120) for process in both]
+    return [run.code for run in ended], [run.output for run in ended]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_checkpoint(tmp_path / "tiny.ckpt", network(1))
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generate")
+    write_checkpoint(folder / "tiny.ckpt", network(1))
+    return folder
 
 
-@pytest.fixture
-def alone(folder, monkeypatch):
+@pytest.fixture(scope="module")
+def alone(folder):
     """The rows that this process makes."""
-    monkeypatch.setenv("DATA_DIR", str(folder / "data"))
-    monkeypatch.chdir(folder)
-    cfg = composed(folder, "quickstart_mlm", *JOB[3:], "+generation.output_dir=alone")
-    with dummy_resolvers():
-        run(cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATA_DIR", str(folder / "data"))
+        patch.chdir(folder)
+        cfg = composed(folder, "quickstart_mlm", *JOB[3:], "+generation.output_dir=alone")
+        with dummy_resolvers():
+            run(cfg)
     return rows_of(folder / "alone")
 
 
@@ -84,17 +78,17 @@ def test_two_processes_write_what_one_does(folder, alone):
 def test_a_killed_process_is_taken_up_where_it_stopped(folder, alone):
     option = "+generation.output_dir=killed"
     part = folder / "killed" / ".predictions.jsonl.0of1.partial"
-    with start(folder, option) as process:
-        deadline = time.time() + 60
-        while time.time() < deadline and process.poll() is None:
-            if part.exists() and part.stat().st_size > 2000:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process = start(folder, option)
+    deadline = time.time() + 60
+    while time.time() < deadline and process.poll() is None:
+        if part.exists() and part.stat().st_size > 2000:
+            process.kill()
+            break
+        time.sleep(0.005)
+    assert process.finish(timeout=60).code == -signal.SIGKILL
     assert not (folder / "killed" / "predictions.jsonl").exists()
     assert part.read_bytes().count(b"\n") > 3
-    done = xlm(folder, *JOB, option, threads=1)
+    done = xlm(folder, *JOB, option)
     assert done.code == 0, done.output[-3000:]
     assert "infill_prediction:   0%" not in done.output
     assert "infill_prediction: 100%" in done.output
