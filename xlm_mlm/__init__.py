@@ -34,13 +34,18 @@ _HOMES = {
         "PaplUnconditionalMLMDataset",
     ],
     "metrics_mlm": [
+        "BitsPerToken",
         "MaskedTokenAccuracy",
+        "Perplexity",
+        "SequenceNLL",
         "exact_match_update_fn",
         "infill_token_accuracy_update_fn",
+        "likelihood_update_fn",
         "mean_metric_update_fn",
         "seq2seq_exact_match_update_fn",
         "seq2seq_token_accuracy_update_fn",
     ],
+    "likelihood_mlm": ["mlm_nll", "pseudo_log_likelihood"],
     "history_mlm": ["HistoryPluginBase", "HistoryTopKPlugin"],
     "types_mlm": [
         "MLMBatch",

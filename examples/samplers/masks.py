@@ -45,10 +45,8 @@ class Setting:
 
     def __init__(self, task: str, sampling: str, weighting: str, data: Path, files: str) -> None:
         own = [f"data_files={files}"] if task == "text" else []
-        where = "datamodule.dataset_managers.train.lm"
-        self.cfg, self.module = tasks.composed(
-            data, *TASKS[task], *own, f"++{where}.collator.mask_sampling={sampling}"
-        )
+        chosen = f"+mask_sampling={sampling}"
+        self.cfg, self.module = tasks.composed(data, *TASKS[task], *own, chosen)
         self.module.setup("fit")
         self.tokenizer = self.module.tokenizer
         self.loss = MLMLoss(tokenizer=self.tokenizer, loss_weighting=weighting)

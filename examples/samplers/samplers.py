@@ -44,6 +44,8 @@ def settings(masks: int, guided: bool) -> Settings:
             )
     for threshold in (0.01, 0.05, 0.1, 0.3, 1.0, 3.0, 10.0):
         yield "EB (entropy budget)", {"confidence": "entropy", "threshold": threshold}
+    for threshold in (0.02, 0.1, 0.5, 1.0):
+        yield "budget of top_prob", {"confidence": "top_prob", "threshold": threshold}
     for tau in (0.3, 0.5, 0.7, 0.9, 0.95, 0.99):
         yield "probability_threshold", {"strategy": {"name": "probability_threshold", "tau": tau}}
     for factor in (0.05, 0.2, 0.5, 1.0, 2.0):
