@@ -6,6 +6,7 @@ Writes `results.json`, `table.md` and `samplers.svg`.
 """
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
@@ -106,7 +107,7 @@ def draw(results: dict[str, list[dict[str, Any]]], units: dict[str, str], path: 
     """One panel a task; of every sampler the points that no cheaper one of its own beats."""
     figure, axes = plt.subplots(1, len(results), figsize=(5.6 * len(results), 4.6), squeeze=False)
     names = list(dict.fromkeys(p["sampler"] for points in results.values() for p in points))
-    marks = dict(zip(names, "osD^v<>PXhpd*8", strict=False))
+    marks = dict(zip(names, itertools.cycle("osD^v<>PXhpd*8H"), strict=False))
     for axis, (title, points) in zip(axes[0], results.items(), strict=True):
         for number, name in enumerate(names):
             front: list[dict[str, Any]] = []
