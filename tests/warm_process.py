@@ -29,6 +29,7 @@ def _server() -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(SERVER)],
         stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         env=clean_environment(OMP_NUM_THREADS="1"),
         text=True,
     )
