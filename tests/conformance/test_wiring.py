@@ -62,6 +62,13 @@ def test_the_same_seed_gives_the_same_model(star):
     assert any(not torch.equal(first[key], third[key]) for key in first)
 
 
+def test_harnesses_share_the_datamodule_alone(star):
+    one, other = star.harness(), star.harness(predictor__max_steps=1)
+    assert one.datamodule is other.datamodule is star.datamodule
+    assert one.model is not other.model
+    assert one.predictor is not other.predictor
+
+
 def test_changes_are_for_one_harness(star):
     assert star.harness(predictor__max_steps=1).predictor.max_steps == 1
     assert star.harness().predictor.max_steps == 8

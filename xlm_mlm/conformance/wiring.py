@@ -185,6 +185,8 @@ class Wiring:
         self.experiment = experiment.partition("@")[0]
         self.plain = cfg
         self._kinds: dict[Loader, str] = {}
+        self._components: Any = None
+        self._datamodule: Any = None
 
     def __str__(self) -> str:
         return f"experiment {self.name}"
@@ -222,17 +224,18 @@ class Wiring:
     def resolvers(self) -> Iterator[None]:
         """The host's resolvers with this experiment's components behind them."""
         with dummy_resolvers():
-            components = hydra.utils.instantiate(self.cfg.global_components)
-            _resolve("global_components", components.__getitem__)
-            datamodule = hydra.utils.instantiate(self.cfg.datamodule)
-            _resolve("datamodule", lambda name: getattr(datamodule, name))
-            _resolve("tokenizer", lambda name: getattr(datamodule.tokenizer, name))
-            self._datamodule = datamodule
+            if self._components is None:
+                self._components = hydra.utils.instantiate(self.cfg.global_components)
+            _resolve("global_components", self._components.__getitem__)
+            if self._datamodule is None:
+                self._datamodule = hydra.utils.instantiate(self.cfg.datamodule)
+            _resolve("datamodule", lambda name: getattr(self._datamodule, name))
+            _resolve("tokenizer", lambda name: getattr(self._datamodule.tokenizer, name))
             yield
 
     @cached_property
     def datamodule(self) -> Any:
-        """The datamodule; nothing is downloaded to build it."""
+        """The datamodule, one for all harnesses; nothing is downloaded to build it."""
         with preparing(f"building the datamodule of {self}"), self.resolvers():
             return self._datamodule
 
