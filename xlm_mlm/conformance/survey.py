@@ -32,6 +32,7 @@ class Part:
         experiment: the name of an experiment that is to be checked.
         metric: the metric's place in the config, `reported_metrics.val.lm.loss` for example.
         failure: why no parts were found in an experiment, or in a further setup of it.
+        cfg: an experiment as it composes under nobody's overrides, if the survey has done that.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Part:
     experiment: str = ""
     metric: str = ""
     failure: str = ""
+    cfg: DictConfig | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.label
@@ -101,8 +103,16 @@ def survey(subject: Subject) -> Survey:
     found.parts["plugin"] = [Part(str(subject), subject)]
     wirings, failures = _wirings(subject)
     names = subject.experiments()
+    changed = setting(subject.adapter, "experiments")
+    plain = {w.name: w.plain for w in wirings if not changed.get(w.name)}
     found.parts["experiment"] = [
-        Part(f"experiment {name}", subject, experiment=name, failure=_failures_of(name, failures))
+        Part(
+            f"experiment {name}",
+            subject,
+            experiment=name,
+            failure=_failures_of(name, failures),
+            cfg=plain.get(name),
+        )
         for name in names
     ]
     if not names:

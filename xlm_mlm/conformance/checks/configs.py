@@ -208,7 +208,7 @@ def _searched_before(subject: Subject) -> Iterator[Path]:
 def experiments_compose(part: Part) -> None:
     """Compose it under the host's configs, as it is installed."""
     try:
-        cfg = compose(part.subject, part.experiment)
+        cfg = _composed(part)
     except Exception as error:
         raise Broken(brief(error), _file_of(part)) from error
     left = _left_open(cfg)
@@ -219,6 +219,11 @@ def experiments_compose(part: Part) -> None:
         raise Broken(_listed(wrong), _file_of(part))
     if part.failure:
         raise Broken(f"what it is made of can't be found: {part.failure}", _file_of(part))
+
+
+def _composed(part: Part) -> DictConfig:
+    """The experiment without anybody's overrides."""
+    return compose(part.subject, part.experiment) if part.cfg is None else part.cfg
 
 
 def _left_open(cfg: DictConfig) -> dict[str, str]:
@@ -293,7 +298,7 @@ def _open_below(node: Any, above: str = "") -> Iterator[tuple[str, str]]:
 def tags(part: Part) -> None:
     """Compose it and look."""
     try:
-        found = compose(part.subject, part.experiment).get("tags")
+        found = _composed(part).get("tags")
     except Exception as error:
         raise CannotRun(f"it does not compose: {brief(error)}") from error
     if not isinstance(found, Mapping):
