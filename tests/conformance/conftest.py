@@ -1,11 +1,16 @@
 """A folder on `sys.path` to install made-up packages in, and the minimal plugin in one."""
 
 import sys
+from functools import lru_cache
 
+import omegaconf.base
 import pytest
 import torch
 from fake_packages import Site
 from mutant import install
+from warm_process import WarmProcess
+
+from xlm_mlm.conformance import process
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -15,6 +20,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def parsed_once():
+    """Every harness asks for the same few interpolations, and parsing them takes a third of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(omegaconf.base, "parse", lru_cache(maxsize=None)(omegaconf.base.parse))
+        yield
 
 
 @pytest.fixture
@@ -33,6 +46,22 @@ def _is_below(name, folder):
     # A folder without `__init__.py` has no file, but a path.
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     return any(str(place).startswith(str(folder)) for place in places)
+
+
+@pytest.fixture
+def warm_runs(monkeypatch):
+    """Let the kit's training runs begin where torch is imported already.
+
+    What it does otherwise, a command started from nothing, `test_ours_conforms` sees.
+    """
+
+    def run(command, folder):
+        assert command[1:3] == ["-m", "xlm"]
+        environment = process._environment()
+        done = WarmProcess("xlm", command[3:], folder, environment).finish(process.TIMEOUT)
+        return done.code, done.output
+
+    monkeypatch.setattr(process, "_run", run)
 
 
 @pytest.fixture
