@@ -37,8 +37,10 @@ def quick(monkeypatch):
     [pytest.param(m, id=str(m), marks=[pytest.mark.slow] * m.slow) for m in MUTANTS],
 )
 def test_it_is_found(mutant, site, request):
-    if RULES[mutant.rule].area not in ("configs", "discovery", "process"):
+    if RULES[mutant.rule].area != "configs":
         request.getfixturevalue("quick")
+    if RULES[mutant.rule].area == "process":
+        request.getfixturevalue("warm_runs")
     found = results(install(site, mutant), mutant.rule)
     failed = [result for result in found if result.outcome == mutant.outcome]
     assert failed, found
