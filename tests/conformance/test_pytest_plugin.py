@@ -7,18 +7,29 @@ import sys
 
 import pytest
 from mutant import Mutant, edit, install
+from warm_process import WarmProcess
 
 KIT = ("--pyargs", "xlm_mlm.conformance")
 
 
-def run_pytest(site, *arguments):
-    """Run pytest in an empty folder, with the packages of `site` to be found."""
+def run_pytest(site, *arguments, warm=False):
+    """Run pytest in an empty folder, with the packages of `site` to be found.
+
+    Args:
+        site: the packages.
+        arguments: what follows `pytest`.
+        warm: whether torch may be there before; stdout has stderr in it, then.
+    """
     work = site.folder / "work"
     work.mkdir(exist_ok=True)
+    env = {**os.environ, "PYTHONPATH": str(site.folder), "OMP_NUM_THREADS": "1"}
+    if warm:
+        done = WarmProcess("pytest", arguments, work, env).finish(timeout=300)
+        return subprocess.CompletedProcess(arguments, done.code, done.output, "")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=work,
-        env={**os.environ, "PYTHONPATH": str(site.folder), "OMP_NUM_THREADS": "1"},
+        env=env,
         capture_output=True,
         text=True,
         timeout=300,
@@ -68,7 +79,7 @@ def test_in_the_folder_of_a_project_with_its_own_ways(site):
         "junit_family = xunit2\naddopts = -W error --junitxml=junit.xml\n"
     )
     arguments = ("--xlm-plugin", name, "--xlm-report", "taken.json", "-k", "configs-parse")
-    done = run_pytest(site, *KIT, *arguments)
+    done = run_pytest(site, *KIT, *arguments, warm=True)
     assert "The only check passed" in done.stdout, done.stdout
     assert "the report could not be written to taken.json" in done.stdout
     assert done.returncode == pytest.ExitCode.INTERNAL_ERROR
@@ -79,7 +90,7 @@ def test_in_the_folder_of_a_project_with_its_own_ways(site):
 def test_a_module_that_ends_the_process_is_no_success(site):
     end = edit("collators.py", "", "\nimport os\nos._exit(0)\n")
     name = install(site.folder, Mutant("", (end,), says="")).name
-    done = run_pytest(site, *KIT, "--xlm-plugin", name, "-k", "model-")
+    done = run_pytest(site, *KIT, "--xlm-plugin", name, "-k", "model-", warm=True)
     assert done.returncode not in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
     assert "it ended with code 0" in done.stdout
 
@@ -103,7 +114,7 @@ def test_a_plugin_that_does_not(site):
     wrong = edit("model.py", "torch.nn.Module, Model", "torch.nn.Module")
     name = install(site.folder, Mutant("", (wrong,), says="")).name
     arguments = ("--xlm-plugin", name, "--xlm-report", "r.HTML", "-k", "model-base-class")
-    done = run_pytest(site, *KIT, *arguments)
+    done = run_pytest(site, *KIT, *arguments, warm=True)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     said = [line for line in done.stdout.splitlines() if line.startswith("[model-base-class]")]
     assert "MinimalModel does not derive from Model" in said[0]
