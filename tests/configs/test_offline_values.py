@@ -50,6 +50,7 @@ def test_star_graphs_are_made_with_these_parameters(size, compose_experiment):
     for loaders in cfg.datamodule.dataset_managers.values():
         for manager in loaders.values():
             assert {key: manager[key] for key in graphs} == graphs
+            assert manager._target_ == "xlm_mlm.data.star.StarGraphDatasetManager"
 
 
 @pytest.mark.parametrize("size", STARS)
