@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,16 +18,18 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "samplers"
 MASK, V = 2, 27
 
 
+NAMES = ("compare", "masks", "samplers", "tasks")
+
+
 @pytest.fixture
 def modules(monkeypatch):
-    """The example's scripts, as modules."""
+    """The example's scripts, as modules; other scripts may have the same names."""
     monkeypatch.syspath_prepend(EXAMPLE)
-    import compare
-    import masks
-    import samplers
-    import tasks
-
-    return {"compare": compare, "masks": masks, "samplers": samplers, "tasks": tasks}
+    others = {name: sys.modules.pop(name) for name in NAMES if name in sys.modules}
+    yield {name: import_module(name) for name in NAMES}
+    for name in NAMES:
+        sys.modules.pop(name, None)
+    sys.modules.update(others)
 
 
 def test_every_rule_that_is_installed_is_compared(modules):
