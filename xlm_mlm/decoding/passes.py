@@ -130,6 +130,8 @@ class Pass:
                 "`valid` that mark at least one candidate of every line and only valid ones; it "
                 "did not"
             )
+        if isinstance(candidates.passes_left, int):
+            return candidates.valid if candidates.passes_left == 1 else chosen, p
         return torch.where(candidates.last[:, None], candidates.valid, chosen), p
 
     def _draw(
