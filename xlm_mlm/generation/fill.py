@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from xlm_mlm.checkpoints import Weights, read_checkpoint
+from xlm_mlm.checkpoints import Weights
 from xlm_mlm.checks import require_int, require_token_id
 from xlm_mlm.decoding.recording import HistoryPluginBase
+from xlm_mlm.generation.opening import open_saved
 from xlm_mlm.generation.options import choose_device
 from xlm_mlm.predictor_mlm import MLMPredictor
-from xlm_mlm.rebuild import Saved, load, rebuild
+from xlm_mlm.rebuild import Saved
 from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
 from xlm_mlm.visible import excerpt
 
@@ -147,16 +148,8 @@ class Filler:
             FileNotFoundError: there is no such file.
             ValueError: it can't be read, or names a class that is not on the list.
         """
-        path = Path(path)
-        if path.is_dir():
-            if weights != "auto":
-                raise ValueError(
-                    f"weights is {weights!r}, and {path} holds one kind only; leave it at auto"
-                )
-            return cls(load(path, trust), **more)
-        checkpoint = read_checkpoint(path)
-        saved = rebuild(checkpoint.config, trust, path, checkpoint.tensors)
-        return cls(saved, checkpoint.apply(saved.model, weights), **more)
+        opened = open_saved(path, weights, trust)
+        return cls(opened.saved, opened.weights, **more)
 
     def fill(
         self,

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from xlm_mlm.checkpoints import Checkpoint, Weights, read_checkpoint
+from xlm_mlm.checkpoints import Checkpoint, Weights
 from xlm_mlm.checks import require_choice, require_int, require_token_id
+from xlm_mlm.generation.opening import open_saved
 from xlm_mlm.generation.options import choose_device
 from xlm_mlm.likelihood_mlm import (
     bits_per_token,
@@ -20,7 +21,7 @@ from xlm_mlm.likelihood_mlm import (
     perplexity,
     pseudo_log_likelihood,
 )
-from xlm_mlm.rebuild import Saved, load, rebuild
+from xlm_mlm.rebuild import Saved
 from xlm_mlm.visible import excerpt
 
 METHODS = ("nll", "pll")
@@ -108,16 +109,7 @@ class Scorer:
             FileNotFoundError: there is no such file.
             ValueError: it can't be read, or names a class that is not on the list.
         """
-        path = Path(path)
-        if path.is_dir():
-            if weights != "auto":
-                raise ValueError(
-                    f"weights is {weights!r}, and {path} holds one kind only; leave it at auto"
-                )
-            return cls(load(path, trust), **options)
-        checkpoint = read_checkpoint(path)
-        saved = rebuild(checkpoint.config, trust, path, checkpoint.tensors)
-        return cls(saved, checkpoint.apply(saved.model, weights), checkpoint, **options)
+        return cls(*open_saved(path, weights, trust), **options)
 
     def read(self, text: str) -> Row:
         """Turn a text into tokens. Special tokens that are written in it are read as such.
