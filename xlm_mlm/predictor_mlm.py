@@ -12,6 +12,7 @@ from xlm import flags
 from xlm.harness import Predictor
 
 from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.collation.samples import Process
 from xlm_mlm.decoding.hooks import LogitsShiftBy1
 from xlm_mlm.decoding.network import Network
 from xlm_mlm.decoding.passes import Pass
@@ -284,9 +285,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
 
     def _count(self, rows: int) -> Integer[Tensor, "B"]:
         """Numbers for the next samples; of W processes, the one of rank r takes every W-th."""
-        rank, world = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        rank, world = Process.this()
         first, self.samples_seen = self.samples_seen, self.samples_seen + rows
         return rank + world * torch.arange(first, self.samples_seen)
 

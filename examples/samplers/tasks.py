@@ -128,7 +128,7 @@ def star(checkpoint: Path, data: Path, rows: int) -> Task:
 
 
 def text(checkpoint: Path, data: Path, files: str, rows: int) -> Task:
-    """Half of the bytes of held-out text, hidden in runs and singly."""
+    """Half of the bytes of held-out text, each byte hidden or not by the toss of a coin."""
     model, tokenizer = _loaded(checkpoint)
     _, datamodule = composed(
         data,

@@ -146,10 +146,9 @@ class Pass:
     def _noise(
         self, state: MLMStepResults, candidates: Candidates, purpose: Purpose
     ) -> Float64[Tensor, "A K"]:
-        # A state made by hand may have neither: a row is then its own sample.
-        places, ids = candidates.columns, candidates.rows
-        if "places" in state:
-            places = state["places"][candidates.rows].gather(1, places)
+        places = places_of(state)[candidates.rows].gather(1, candidates.columns)
+        # In a state made by hand a row is its own sample.
+        ids = candidates.rows
         if "sample_ids" in state:
             ids = state["sample_ids"][ids]
         return self.streams.uniform(ids, state["current_step"], purpose, places)

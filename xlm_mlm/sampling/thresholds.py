@@ -1,6 +1,5 @@
 """Position rules that compare the probability of the most probable token with a bound."""
 
-import math
 from typing import Any
 
 import torch
@@ -138,7 +137,7 @@ def divergence(p: Float[Tensor, "M V"], q: Float[Tensor, "M V"]) -> Float[Tensor
 
 def _probability(name: str, value: float) -> float:
     number = require_number(name, value, 0, "above 0 and at most 1")
-    if not 0 < number <= 1 or math.isnan(number):
+    if not 0 < number <= 1:
         raise ValueError(f"{name} is {value}; it must be above 0 and at most 1")
     return number
 
