@@ -189,7 +189,7 @@ def test_what_loading_prints_is_no_result(printed, monkeypatch):
         print("Loading weights ...")
         return rebuild(*args)
 
-    monkeypatch.setattr("xlm_mlm.generation.fill.rebuild", loud)
+    monkeypatch.setattr("xlm_mlm.generation.opening.rebuild", loud)
     out = printed(TEXTS[0], "--json", err="Loading weights ...\n")
     assert json.loads(out)["text"] == TEXTS[0]
 
