@@ -182,4 +182,6 @@ class MLMModel(Protocol):
         attention_mask: Bool[Tensor, "B L"] | None = None,
         positions: Integer[Tensor, "B L"] | None = None,
         block_mask: Any | None = None,
-    ) -> Float[Tensor, "B L V"]: ...
+    ) -> Float[Tensor, "B L V"]:
+        """Logits of every position; True in `attention_mask` is a token, False padding."""
+        ...

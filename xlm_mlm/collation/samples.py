@@ -21,6 +21,7 @@ class Process(NamedTuple):
 
     @classmethod
     def this(cls) -> "Process":
+        """The process that asks."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
         return cls(0, 1)

@@ -218,6 +218,7 @@ class Wiring:
 
     @property
     def loaders(self) -> list[Loader]:
+        """The dataloaders of the experiment as it is written, before the kit makes it small."""
         return loaders_of(self.plain)
 
     @contextmanager
@@ -241,6 +242,7 @@ class Wiring:
 
     @property
     def tokenizer(self) -> Any:
+        """The tokenizer that the datamodule and the components share."""
         return self.datamodule.tokenizer
 
     def harness(self, seed: int = 0, **changes: Any) -> Any:

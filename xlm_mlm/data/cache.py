@@ -140,6 +140,7 @@ class CachedDatasetManager(NumbersSamples, DatasetManager):
         """Make the rows of `self.split`.
 
         Args:
+            tokenizer: makes the ids.
             workspace: an empty folder on the cache's disk, deleted afterwards, for rows that
                 are too many for memory.
         """

@@ -130,6 +130,7 @@ def read_documents(path: Path, text_field: str, document: str) -> Iterator[str]:
     """The documents of one file that hold more than white space.
 
     Args:
+        path: a .txt, .jsonl or .parquet file, in UTF-8.
         text_field: where the text is, in .jsonl and .parquet; rows in which it is null or
             blank are left out.
         document: what a document is in a .txt file: "paragraph" (blank lines between), "line",

@@ -218,6 +218,7 @@ class StarGraphDatasetManager(CachedDatasetManager):
                 )
 
     def cache_inputs(self) -> dict[str, Any]:
+        """The generator, its options, and the host's version, whose code generates."""
         return {
             "generator": type(self.generator).__name__,
             "generator_kwargs": self.generator_kwargs,
@@ -227,6 +228,7 @@ class StarGraphDatasetManager(CachedDatasetManager):
         }
 
     def make_rows(self, tokenizer: Any, workspace: Path) -> datasets.Dataset:
+        """Generate the graphs of `self.split`; they fit in memory."""
         splits = generate_splits(self.generator, self.counts, self.seed, last=self.split)
         graphs = splits[self.split]
         return datasets.Dataset.from_list([_ids(graph, tokenizer) for graph in graphs])

@@ -81,6 +81,8 @@ def make_puzzle(grid: Grid, clues: int, rng: random.Random) -> Grid:
     """Blank cells of `grid` in random order, as long as the answer stays unique.
 
     Args:
+        grid: a full one.
+        rng: gives the order in which cells are tried.
         clues: how many to leave. A puzzle that has no removable clue left before that keeps
             more; no 4x4 puzzle with fewer than 4 clues has one answer.
     """
@@ -184,6 +186,7 @@ class SudokuDatasetManager(CachedDatasetManager):
         self.seed = seed
 
     def cache_inputs(self) -> dict[str, Any]:
+        """How many puzzles are made of which grids, and the seed."""
         return {
             "held_out": len(self.held_out_grids),
             "per_grid": self.per_grid,
@@ -192,6 +195,7 @@ class SudokuDatasetManager(CachedDatasetManager):
         }
 
     def make_rows(self, tokenizer: Any, workspace: Path) -> datasets.Dataset:
+        """Make the puzzles of `self.split`; they fit in memory."""
         mask = require_token_id(tokenizer, "mask", "mark the blanks of a puzzle")
         ids = {digit: _digit_id(tokenizer, digit) for digit in range(1, SIDE + 1)}
         grids = self.training_grids if self.split == "train" else self.held_out_grids

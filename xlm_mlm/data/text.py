@@ -138,6 +138,7 @@ class TextDatasetManager(CachedDatasetManager):
             )
 
     def cache_inputs(self) -> dict[str, Any]:
+        """What the files hold (not their names), and how they are cut into rows."""
         return {
             "files": [[path.suffix.lower(), content_digest(path)] for path in self.files],
             "block_size": self.block_size,
@@ -149,6 +150,7 @@ class TextDatasetManager(CachedDatasetManager):
         }
 
     def make_rows(self, tokenizer: Any, workspace: Path) -> datasets.Dataset:
+        """Read, tokenize and cut the documents of `self.split`, one at a time."""
         bos = require_token_id(tokenizer, "bos", "mark where a document begins")
         eos = require_token_id(tokenizer, "eos", "mark where a document ends")
         count = _Counter()

@@ -9,6 +9,7 @@ from xlm_mlm.types_mlm import IGNORE_INDEX
 
 
 def check_logits_at(logits_at: Tensor, positions: int) -> None:
+    """Refuse what is no list of flat indices below `positions` (looked for on the CPU only)."""
     if not isinstance(logits_at, Tensor) or logits_at.ndim != 1 or logits_at.dtype != torch.long:
         raise ValueError(
             f"logits_at is {logits_at!r:.80}; it must be a flat tensor of int64 indices into "
@@ -24,6 +25,7 @@ def check_logits_at(logits_at: Tensor, positions: int) -> None:
 
 
 def check_target_weights(weights: Tensor | None, targets: Tensor | None) -> None:
+    """Refuse weights that are not one for each target."""
     # Of another shape they would broadcast, and count every term several times.
     if weights is not None and (targets is None or weights.shape != targets.shape):
         asked = "None" if targets is None else f"of shape {tuple(targets.shape)}"

@@ -86,6 +86,8 @@ def validity(attention_mask: Tensor, batch: int, length: int) -> Bool[Tensor, "B
     """Check an attention mask and return it as booleans.
 
     Args:
+        batch: B.
+        length: L.
         attention_mask: (B, L) or (B, L, L), boolean or integers 0 and 1.
 
     Raises:

@@ -11,6 +11,7 @@ def check_sizes(
     rotary_emb_dim: int,
     max_length: int,
 ) -> None:
+    """Refuse sizes that are no positive integers, or of which heads can't be made."""
     require_int("num_embeddings", num_embeddings, 1)
     require_int("d_model", d_model, 1)
     require_int("num_layers", num_layers, 1)
@@ -28,6 +29,7 @@ def check_sizes(
 
 
 def check_layer_options(activation: str, layer_norm_eps: float, dropout: float) -> None:
+    """Refuse an unknown activation, and numbers out of range."""
     require_choice("activation", activation, ("relu", "gelu"))
     require_number("layer_norm_eps", layer_norm_eps, 0, "finite and at least 0")
     if require_number("dropout", dropout, 0, "at least 0 and below 1") >= 1:
@@ -35,6 +37,7 @@ def check_layer_options(activation: str, layer_norm_eps: float, dropout: float) 
 
 
 def check_ids(num_embeddings: int, padding_idx: int, mask_idx: int) -> None:
+    """Refuse special ids that are the same, or not in the vocabulary."""
     for name, value in (("padding_idx", padding_idx), ("mask_idx", mask_idx)):
         if require_int(name, value, 0) >= num_embeddings:
             raise ValueError(

@@ -45,10 +45,12 @@ class Layout:
 
     @property
     def width(self) -> int:
+        """Of the whole card, in pixels."""
         return max((box[2] for box in self.boxes), default=0) + self._edge
 
     @property
     def height(self) -> int:
+        """Of the whole card, in pixels; with the note below it, where tokens are left out."""
         return max((box[3] for box in self.boxes), default=0) + self._edge + self._note
 
     @property
@@ -109,6 +111,8 @@ class Drawing:
         Args:
             canvas: drawn on; its ground there is the card's.
             state: 0 before the first pass, or a pass.
+            dx: pixels to the right.
+            dy: pixels down.
             since: ring what was filled after this state; None rings nothing.
         """
         boxes = [(x0 + dx, y0 + dy, x1 + dx, y1 + dy) for x0, y0, x1, y1 in self.layout.boxes]

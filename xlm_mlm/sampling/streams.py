@@ -28,7 +28,9 @@ class Streams(Protocol):
         step: int,
         purpose: Purpose,
         places: Integer[Tensor, "A K"],
-    ) -> Float64[Tensor, "A K"]: ...
+    ) -> Float64[Tensor, "A K"]:
+        """The numbers after `step` passes, for A samples and K places of each."""
+        ...
 
 
 class GlobalStream:
