@@ -11,7 +11,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 from fake_packages import Site
+from hypothesis import settings
 from xlm.datamodule import SimpleSpaceTokenizer
+
+# No luck: every run tries the same examples. `--hypothesis-profile=deep` looks for new ones.
+settings.register_profile(
+    "ci", max_examples=200, derandomize=True, deadline=None, database=None, print_blob=True
+)
+settings.register_profile("deep", max_examples=5000, deadline=None, database=None, print_blob=True)
+settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import itertools
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from xlm.datamodule import SimpleSpaceTokenizer
 
@@ -82,7 +82,6 @@ def batches(draw):
     return {"input_ids": torch.where(valid, x, PAD), "attention_mask": valid}
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, database=None)
 @given(batches(), options(), st.integers(1, 12), st.sampled_from([0.3, 4.0]))
 def test_every_promise_is_kept(batch, chosen, max_steps, sharpness):
     model = Talkative(sharpness)
@@ -116,7 +115,6 @@ def test_every_promise_is_kept(batch, chosen, max_steps, sharpness):
         assert torch.isin(middle, torch.tensor([7, 8, 10])).all()
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(batches(), options(), st.integers(1, 9), st.data())
 def test_a_sample_depends_on_nothing_beside_it(batch, chosen, max_steps, data):
     """The same sample alone, and with more padding on its left, gives the same tokens."""
