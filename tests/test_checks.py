@@ -1,8 +1,23 @@
 """Shared checks: each message gives the value, the rule and what would be right."""
 
-import pytest
+import math
+from pathlib import Path
 
-from xlm_mlm.checks import require_choice, require_field, require_int, require_token_id
+import numpy as np
+import pytest
+import torch
+
+from xlm_mlm.checks import (
+    require_bool,
+    require_choice,
+    require_field,
+    require_int,
+    require_mapping,
+    require_number,
+    require_path,
+    require_token_id,
+    shown,
+)
 
 
 def test_what_is_right_is_returned(tokenizer):
@@ -10,6 +25,9 @@ def test_what_is_right_is_returned(tokenizer):
     assert require_int("n", 3, 1) == 3
     assert require_choice("mode", "b", ("a", "b")) == "b"
     assert require_field({"x": [1]}, "x", 0, "test") == [1]
+    assert require_number("x", np.float32(0.5), 0, "a number") == 0.5
+    assert require_path("file", "a/b") == Path("a/b")
+    assert require_mapping("the batch", {"x": 1}, "tensors") == {"x": 1}
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", None, True])
@@ -38,3 +56,55 @@ def test_an_unknown_choice_lists_the_known_ones():
 def test_a_missing_field_lists_the_fields_there_are():
     with pytest.raises(KeyError, match="'x', which row 3 .* its fields: y, z"):
         require_field({"z": 1, "y": 2}, "x", 3, "test")
+
+
+def test_integers_beyond_a_bound_are_refused_with_the_bound():
+    assert require_int("n", 2**63 - 1, 1) == 2**63 - 1
+    assert require_int("n", 10**30, 1, None) == 10**30
+    with pytest.raises(ValueError, match="at least 1 and at most 9223372036854775807"):
+        require_int("n", 2**63, 1)
+    with pytest.raises(ValueError, match="n is 9; it must be .* at most 8"):
+        require_int("n", 9, 1, 8)
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, math.nan, math.inf, -1, "0.9", True, np.bool_(True), None, 1j, [0.5]]
+)
+def test_what_is_no_finite_number_is_refused(value):
+    with pytest.raises(ValueError, match="^p is .*; it must be from 0 to 1$"):
+        require_number("p", value, 0, "from 0 to 1")
+
+
+@pytest.mark.parametrize("value", [True, False, np.bool_(True), np.bool_(False)])
+def test_booleans_come_back_as_python_s(value):
+    assert require_bool("flag", value) is bool(value)
+
+
+@pytest.mark.parametrize("value", ["false", "", 0, 1, None, [], np.array([True]), np.float32(1)])
+def test_what_is_merely_true_or_false_in_an_if_is_refused(value):
+    with pytest.raises(ValueError, match="^flag is .*; it must be true or false$"):
+        require_bool("flag", value)
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), torch.tensor([1, 2]), [1], {}, None])
+def test_choices_are_compared_with_anything(value):
+    with pytest.raises(ValueError, match="mode is .*; it must be one of 'a', 'b'"):
+        require_choice("mode", value, ("a", "b"))
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"], True])
+def test_paths_and_mappings_are_nothing_else(value):
+    with pytest.raises(ValueError, match="file is .*; it must be a path"):
+        require_path("file", value)
+    with pytest.raises(ValueError, match="the batch is .*; it must be a mapping of tensors"):
+        require_mapping("the batch", value, "tensors")
+    with pytest.raises(ValueError, match=r"row 2 .* that C was given is .*; it must be a mapping"):
+        require_field(value, "x", 2, "C")
+
+
+def test_values_are_shown_on_one_short_line():
+    assert shown("a") == "'a'"
+    assert shown(torch.zeros(2, 2)) == "tensor([[0., 0.], [0., 0.]])"
+    assert len(shown("x" * 10**6)) < 250
+    # Python writes no number of so many digits.
+    assert shown(10**5000) == "a value of type int, which can't be shown"

@@ -1,9 +1,15 @@
 """Checks shared by every floor: each error gives the value, the rule and what would be right."""
 
 import operator
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from numbers import Real
+from pathlib import Path
 from typing import Any
+
+LARGEST = 2**63 - 1
+"""Of the integers that tensors hold."""
+_SHOWN = 200
 
 
 def require_token_id(tokenizer: Any, name: str, why: str) -> int:
@@ -29,20 +35,29 @@ def require_token_id(tokenizer: Any, name: str, why: str) -> int:
     return require_int(f"{name}_token_id of {type(tokenizer).__name__}", token_id, 0)
 
 
-def require_int(name: str, value: Any, minimum: int) -> int:
-    """Return `value` as an int if it is an integer of at least `minimum`.
+def require_int(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) -> int:
+    """Return `value` as an int if it is an integer from `minimum` to `maximum`.
 
     NumPy's integers are integers here, booleans are not.
+
+    Args:
+        name: what it is, for the message.
+        value: the number.
+        minimum: the least it may be.
+        maximum: the most it may be; None for no bound.
 
     Raises:
         ValueError: it is not.
     """
+    rule = f"an integer of at least {minimum}"
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):  # an array or tensor of several numbers
         number = minimum - 1
-    if isinstance(value, bool) or number < minimum:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {minimum}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} is {shown(value)}; it must be {rule} and at most {maximum}")
+    if _is_bool(value) or number < minimum:
+        raise ValueError(f"{name} is {shown(value)}; it must be {rule}")
     return number
 
 
@@ -58,13 +73,55 @@ def require_number(name: str, value: Any, minimum: float, rule: str) -> float:
     Raises:
         ValueError: it is not; a NaN is not.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not minimum <= float(value) < float("inf")
-    ):
-        raise ValueError(f"{name} is {value!r}; it must be {rule}")
-    return float(value)
+    number = float("nan")
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond all floats
+            number = float("inf")
+    if not minimum <= number < float("inf"):
+        raise ValueError(f"{name} is {shown(value)}; it must be {rule}")
+    return number
+
+
+def require_bool(name: str, value: Any) -> bool:
+    """Return `value` as a bool if it is one; NumPy's are.
+
+    The text "false" is none, and would count as true.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not _is_bool(value):
+        raise ValueError(f"{name} is {shown(value)}; it must be true or false")
+    return bool(value)
+
+
+def require_path(name: str, value: Any) -> Path:
+    """Return `value` as a path if it is one, or a text.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{name} is {shown(value)}; it must be a path")
+    return Path(value)
+
+
+def require_mapping(name: str, value: Any, of: str) -> Any:
+    """Return `value` if it is a mapping.
+
+    Args:
+        name: what it is, for the message.
+        value: the mapping.
+        of: what it must hold, completing "it must be a mapping of ...".
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {shown(value)}; it must be a mapping of {of}")
+    return value
 
 
 def require_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
@@ -74,10 +131,34 @@ def require_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
         ValueError: it is not; the message lists the choices.
     """
     # One by one: `in` on a dict would ask an unhashable value for its hash.
-    if not any(value == choice for choice in choices):
+    if not any(_equal(value, choice) for choice in choices):
         known = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} is {value!r}; it must be one of {known}")
+        raise ValueError(f"{name} is {shown(value)}; it must be one of {known}")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value for a message: on one line, and cut where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of too many digits; a stranger's class
+        return f"a value of type {type(value).__name__}, which can't be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _is_bool(value: Any) -> bool:
+    # NumPy's by the name of its type, so that nothing has to be imported: "bool", once "bool_".
+    kind = type(value)
+    return isinstance(value, bool) or (
+        kind.__module__ == "numpy" and kind.__name__.rstrip("_") == "bool"
+    )
+
+
+def _equal(value: Any, choice: Any) -> bool:
+    try:
+        return bool(value == choice)
+    except (TypeError, ValueError, RuntimeError):  # an array's many answers
+        return False
 
 
 def require_field(example: Any, name: str, index: int, needed_by: str) -> Any:
@@ -91,7 +172,9 @@ def require_field(example: Any, name: str, index: int, needed_by: str) -> Any:
 
     Raises:
         KeyError: the row has no such field; the message lists those it has.
+        ValueError: it is no row.
     """
+    require_mapping(f"row {index} of the batch that {needed_by} was given", example, "fields")
     try:
         return example[name]
     except KeyError:

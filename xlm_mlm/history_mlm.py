@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from xlm_mlm.checks import require_choice, require_int
+from xlm_mlm.checks import require_choice, require_int, require_path
 from xlm_mlm.decoding.recording import HistoryPluginBase
 from xlm_mlm.history.files import (
     BEFORE,
@@ -64,7 +64,7 @@ class HistoryTopKPlugin(HistoryPluginBase):
         dtype: Literal["float16", "float32"] = "float32",
         tokenizer: Any | None = None,
     ) -> None:
-        self.output_dir = Path(output_dir)
+        self.output_dir = require_path("output_dir", output_dir)
         self.k = None if k is None else require_int("k", k, 1)
         self.max_new_tokens = (
             None if max_new_tokens is None else require_int("max_new_tokens", max_new_tokens, 1)

@@ -7,7 +7,14 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from xlm.harness import LossFunction
 
-from xlm_mlm.checks import require_choice, require_int, require_token_id
+from xlm_mlm.checks import (
+    require_bool,
+    require_choice,
+    require_int,
+    require_mapping,
+    require_token_id,
+    shown,
+)
 from xlm_mlm.likelihood.bound import mlm_nll
 from xlm_mlm.likelihood.draws import content_ids
 from xlm_mlm.model_mlm import call_model, logits_at_positions, takes
@@ -71,10 +78,10 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         likelihood_seed: int = 0,
     ) -> None:
         self.loss_on_padding = loss_on_padding
-        self.loss_on_visible_tokens = loss_on_visible_tokens
+        self.loss_on_visible_tokens = require_bool("loss_on_visible_tokens", loss_on_visible_tokens)
         self.model = model
         self.tokenizer = tokenizer
-        self.use_num_masked_factor = use_num_masked_factor
+        self.use_num_masked_factor = require_bool("use_num_masked_factor", use_num_masked_factor)
         self.loss_weighting = require_choice("loss_weighting", loss_weighting, LOSS_WEIGHTING)
         if loss_weighting == "elbo":
             _refuse_with_elbo("loss_on_visible_tokens", loss_on_visible_tokens)
@@ -166,6 +173,9 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         """Return a copy of the batch with the positions that count and the `BlockMask`."""
         if self.model is None:
             raise ValueError("MLMLoss has no model; pass model=..., or let the host set it")
+        if not callable(self.model):
+            raise ValueError(f"model is {shown(self.model)}; it must be a network")
+        require_mapping("the batch", batch, "tensors")
         inputs, targets = _ids(batch)
         self._check_values(batch, inputs, targets)
         counted = targets != IGNORE_INDEX
@@ -179,6 +189,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         prepared["loss_at"] = counted.flatten().nonzero().squeeze(1)
         segments = batch.get("segment_ids")
         if segments is not None and batch.get("block_mask") is None:
+            _check_segments(segments, inputs)
             prepared["block_mask"] = segment_block_mask(segments)
         return prepared
 
@@ -280,6 +291,14 @@ def _elbo_weights(
             raise ValueError(f"elbo_weights are {given.tolist()}; they must be finite, 0 or more")
         weights = given.float()
     return weights / maskable_count.sum().clamp(min=1)
+
+
+def _check_segments(segments: Any, inputs: Tensor) -> None:
+    if not isinstance(segments, Tensor) or segments.shape != inputs.shape:
+        raise ValueError(
+            f"segment_ids are {_kind(segments)}; they must be a tensor, one for each token, of "
+            f"shape {tuple(inputs.shape)}"
+        )
 
 
 def _kind(value: Any) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from xlm.metrics import TokenAccuracy
 
-from xlm_mlm.checks import require_token_id
+from xlm_mlm.checks import require_mapping, require_token_id, shown
 from xlm_mlm.types_mlm import IGNORE_INDEX
 
 NO_TOKEN = -1
@@ -30,7 +30,7 @@ def mean_metric_update_fn(
     Raises:
         KeyError: there is neither.
     """
-    value = loss_dict.get("batch_loss")
+    value = require_mapping("the output of the loss", loss_dict, "tensors").get("batch_loss")
     if value is None:
         value = _field(loss_dict, "loss", "the output of the loss")
     return {"value": value.detach() if isinstance(value, Tensor) else value}
@@ -148,6 +148,7 @@ def likelihood_update_fn(
     Raises:
         KeyError: the loss did not estimate them.
     """
+    require_mapping("the output of the loss", loss_dict, "tensors")
     for name in ("nll", "num_tokens"):
         if loss_dict.get(name) is None:
             raise KeyError(
@@ -155,6 +156,8 @@ def likelihood_update_fn(
                 "loss.num_mc_samples, for example to 8 (+likelihood=mc_mlm does), and use the "
                 "metric in validation and test only"
             )
+        if not isinstance(loss_dict[name], Tensor):
+            raise ValueError(f"{name} is {shown(loss_dict[name])}; it must be a tensor, one a row")
     return {"nll": loss_dict["nll"].detach(), "num_tokens": loss_dict["num_tokens"]}
 
 
@@ -182,8 +185,11 @@ class SequenceNLL(Metric):
             num_tokens: that it counts.
 
         Raises:
-            ValueError: the two have different shapes.
+            ValueError: the two have different shapes, or are no tensors.
         """
+        for name, given in (("nll", nll), ("num_tokens", num_tokens)):
+            if not isinstance(given, Tensor):
+                raise ValueError(f"{name} is {shown(given)}; it must be a tensor, one a row")
         if nll.shape != num_tokens.shape:
             raise ValueError(
                 f"nll has shape {tuple(nll.shape)} and num_tokens {tuple(num_tokens.shape)}; there "
@@ -236,8 +242,11 @@ class MaskedTokenAccuracy(TokenAccuracy):
             pred_mask: True where a token counts; all do if it is None.
 
         Raises:
-            ValueError: the shapes differ.
+            ValueError: the shapes differ, or something is no tensor.
         """
+        for name, given in (("pred", pred), ("target", target), ("pred_mask", pred_mask)):
+            if not isinstance(given, Tensor) and (name != "pred_mask" or given is not None):
+                raise ValueError(f"{name} is {shown(given)}; it must be a tensor (rows, tokens)")
         if pred_mask is None:
             pred_mask = torch.ones_like(pred, dtype=torch.bool)
         if not pred.shape == target.shape == pred_mask.shape:
@@ -315,11 +324,11 @@ def _generated(loss_dict: Mapping[str, Any]) -> Tensor:
     """The part of `ids` from `output_start_idx` on."""
     ids = _ids(loss_dict)
     start = _field(loss_dict, "output_start_idx", "the prediction")
-    starts = torch.as_tensor(start).reshape(-1).unique().tolist()
-    if len(starts) != 1 or not isinstance(starts[0], int):
+    starts = _distinct(start)
+    if len(starts) != 1:
         raise ValueError(
-            f"output_start_idx is {start}; it must be one integer, or equal ones for all rows "
-            "(left-pad the prompts, so that all answers begin in one column)"
+            f"output_start_idx is {shown(start)}; it must be one integer, or equal ones for "
+            "all rows (left-pad the prompts, so that all answers begin in one column)"
         )
     if not 0 <= starts[0] <= ids.shape[1]:
         raise ValueError(
@@ -327,6 +336,15 @@ def _generated(loss_dict: Mapping[str, Any]) -> Tensor:
             f"{ids.shape[1]}"
         )
     return ids[:, starts[0] :]
+
+
+def _distinct(start: Any) -> list[int]:
+    """The integers among which a value stands for; none if it is no integer or tensor of them."""
+    if not isinstance(start, Tensor):
+        return [start] if type(start) is int else []
+    if start.is_floating_point() or start.is_complex() or start.dtype == torch.bool:
+        return []
+    return start.reshape(-1).unique().tolist()
 
 
 def _ids(loss_dict: Mapping[str, Any]) -> Tensor:
@@ -338,7 +356,7 @@ def _targets(batch: Mapping[str, Any]) -> Tensor:
 
 
 def _field(values: Mapping[str, Any], name: str, holder: str) -> Any:
-    if values.get(name) is None:
+    if require_mapping(holder, values, "tensors").get(name) is None:
         raise KeyError(
             f"{holder} has no {name!r}, which the metric needs; it has {', '.join(sorted(values))}"
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from xlm.model import Model
 from xlm.modules.rotary_transformer import RotaryTransformerFinalLayer
 
-from xlm_mlm.checks import require_int
+from xlm_mlm.checks import require_bool, require_int
 from xlm_mlm.modeling.asking import check_logits_at, check_target_weights, check_targets
 from xlm_mlm.modeling.context import Line, lay_out
 from xlm_mlm.modeling.head import plain_cross_entropy, project, weighted_cross_entropy
@@ -76,6 +76,12 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         check_sizes(num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length)
         check_ids(num_embeddings, padding_idx, mask_idx)
         check_layer_options(activation, layer_norm_eps, dropout)
+        for name, value in (
+            ("force_flash_attn", force_flash_attn),
+            ("use_flex_attn", use_flex_attn),
+            ("final_layer_without_normalization", final_layer_without_normalization),
+        ):
+            require_bool(name, value)
         if force_flash_attn and use_flex_attn:
             raise ValueError(
                 "force_flash_attn and use_flex_attn are both True; FlashAttention cannot evaluate "

@@ -11,7 +11,7 @@ from torch import Tensor
 from xlm import flags
 from xlm.harness import Predictor
 
-from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.checks import require_bool, require_int, require_token_id, shown
 from xlm_mlm.collation.samples import Process
 from xlm_mlm.decoding.hooks import LogitsShiftBy1
 from xlm_mlm.decoding.network import Network
@@ -33,6 +33,8 @@ __all__ = ["LogitsShiftBy1", "MLMPredictor"]
 logger = logging.getLogger(__name__)
 
 _COUNT = "samples_seen"
+# So that adding the masks of a row stays within 64 bits.
+_MOST_STEPS = 2**31
 
 
 class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
@@ -111,7 +113,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
     ) -> None:
         super().__init__()
         _check_parts(logits_hook, history)
-        self.max_steps = require_int("max_steps", max_steps, 1)
+        self.max_steps = require_int("max_steps", max_steps, 1, _MOST_STEPS)
         if max_new_tokens is not None:
             require_int("max_new_tokens", max_new_tokens, 0)
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -125,7 +127,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         self.tokenizer = tokenizer
         self.model = model
         self.noise_schedule = noise_schedule
-        self.skip_special_tokens = skip_special_tokens
+        self.skip_special_tokens = require_bool("skip_special_tokens", skip_special_tokens)
         self.logits_hook = logits_hook
         self.history = history
         self.reseed(seed)
@@ -238,6 +240,8 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         """The state before the first pass."""
         if self.model is None:
             raise ValueError("MLMPredictor has no model; pass model=..., or let the host set it")
+        if not callable(self.model):
+            raise ValueError(f"model is {shown(self.model)}; it must be a network")
         self.reset()
         state = begin(batch, self._mask_id(), new_tokens)
         state["sample_ids"] = self._sample_ids(batch, len(state["x"]))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from xlm.datamodule import Collator
 
-from xlm_mlm.checks import require_choice, require_token_id
+from xlm_mlm.checks import require_bool, require_choice, require_token_id
 from xlm_mlm.collation.mask_sampling import MASK_SAMPLING, MaskSampler
 from xlm_mlm.collation.randomness import RandomSource
 
@@ -83,8 +83,11 @@ def special_ids(tokenizer: Any, add_bos: bool, add_eos: bool) -> SpecialIds:
     """Look up the special tokens once, at construction.
 
     Raises:
-        ValueError: the tokenizer lacks one that is needed, or its mask token is also another.
+        ValueError: the tokenizer lacks one that is needed, or its mask token is also another; or
+            a switch is neither true nor false.
     """
+    require_bool("add_bos", add_bos)
+    require_bool("add_eos", add_eos)
     pad = require_token_id(tokenizer, "pad", "fill rows up to a common width")
     mask = require_token_id(tokenizer, "mask", "hide the tokens the model has to guess")
     bos = eos = None

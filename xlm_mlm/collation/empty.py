@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from xlm.tasks.safe_molgen import ZINC_LENGTH_REF_FILE
 
-from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.checks import require_int, require_path, require_token_id
 from xlm_mlm.collation.samples import SAMPLE_ID, Process
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class MLMEmptyDatasetFromLengthRef(IterableDataset):
     ) -> None:
         self.tokenizer = tokenizer
         self.num_examples = require_int("num_examples", num_examples, 0)
-        self.length_ref_file = Path(length_ref_file)
+        self.length_ref_file = require_path("length_ref_file", length_ref_file)
         self.min_length = require_int("min_length", min_length, 1)
         self._mask_id = require_token_id(tokenizer, "mask", "ask for tokens")
         lengths = read_lengths(self.length_ref_file)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Integer
 
-from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.checks import require_bool, require_int, require_token_id
 from xlm_mlm.collation.base import MLMCollator, SpecialIds, vocabulary_of
 from xlm_mlm.collation.masking import hide, targets_of
 from xlm_mlm.collation.rows import check_ids, check_rows, read_column, write_rows
@@ -50,7 +50,7 @@ class PackedMLMCollator(MLMCollator):
         mask_sampling: str = "bernoulli",
     ) -> None:
         super().__init__(tokenizer, block_size, noise_schedule, generator, mask_sampling)
-        if not use_flex_attn:
+        if not require_bool("use_flex_attn", use_flex_attn):
             raise ValueError(
                 f"use_flex_attn is {use_flex_attn!r}; packed blocks need it. Set "
                 "use_flex_attn=True here and on the model, or use DefaultMLMCollator to let all "

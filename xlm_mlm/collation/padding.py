@@ -12,8 +12,15 @@ import torch
 from jaxtyping import Bool, Int64, Integer
 from torch import Tensor
 
-from xlm_mlm.checks import require_choice, require_int
-from xlm_mlm.collation.rows import Ragged, check_ids, check_rows, keep_last, write_rows
+from xlm_mlm.checks import require_choice, require_int, shown
+from xlm_mlm.collation.rows import (
+    Ragged,
+    check_ids,
+    check_rows,
+    count_of,
+    keep_last,
+    write_rows,
+)
 
 Truncate = Literal["block", "max"] | None
 TRUNCATE_CHOICES = ("block", "max", None)
@@ -159,6 +166,9 @@ def prepare_prefix_ids(
             comes from the longest, or a size or `truncate` out of range.
     """
     limit = size_limit("max_seq_len", max_seq_len, truncate)
+    require_int("pad_token_id", pad_token_id, 0)
+    if count_of(prefix_ids) is None:
+        raise ValueError(f"prefix_ids is {shown(prefix_ids)}; it must be a list of prompts")
     if len(prefix_ids) == 0:
         raise ValueError("prefix_ids is empty; at least one prompt is needed")
     rows = keep_last(check_rows(prefix_ids, "prefix_ids", allow_empty=True), limit)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, Integer
 
-from xlm_mlm.checks import require_int
+from xlm_mlm.checks import require_bool, require_int, shown
 from xlm_mlm.collation.base import SpecialIds
 from xlm_mlm.collation.mask_sampling import MaskSampler
 from xlm_mlm.collation.masking import masked_batch
@@ -23,6 +23,7 @@ from xlm_mlm.collation.rows import (
     Ragged,
     check_ids,
     check_rows,
+    count_of,
     keep_first,
     keep_last,
     write_rows,
@@ -182,6 +183,10 @@ def prepare_prefix_suffix_ids(
     limit = size_limit("max_seq_len", max_seq_len, truncate)
     if suffix_block_size is not None:
         require_int("suffix_block_size", suffix_block_size, 1)
+    require_bool("loss_on_padding", loss_on_padding)
+    for name, rows in (("prefix_ids", prefix_ids), ("suffix_ids", suffix_ids)):
+        if count_of(rows) is None:
+            raise ValueError(f"{name} is {shown(rows)}; it must be a list of rows of token ids")
     if len(prefix_ids) == 0 or len(prefix_ids) != len(suffix_ids):
         raise ValueError(
             f"there are {len(prefix_ids)} prefix_ids and {len(suffix_ids)} suffix_ids; there must "

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xlm_mlm.checks import require_mapping
 from xlm_mlm.types_mlm import IGNORE_INDEX
 
 _FIELDS = ("input_ids", "attention_mask", "target_ids", "positions", "segment_ids")
@@ -24,8 +25,9 @@ def print_batch_mlm(
 
     Raises:
         KeyError: the batch has no `input_ids`.
-        ValueError: the batch has no rows.
+        ValueError: the batch has no rows, or is no mapping.
     """
+    require_mapping("the batch", batch, "tensors")
     if "input_ids" not in batch:
         raise KeyError(f"the batch has no 'input_ids'; its fields: {', '.join(sorted(batch))}")
     if len(batch["input_ids"]) == 0:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int64, Integer
 from torch import Tensor
 
-from xlm_mlm.checks import require_field
+from xlm_mlm.checks import require_field, shown
 
 
 class Ragged(NamedTuple):
@@ -34,24 +34,39 @@ def read_column(examples: Sequence[Mapping[str, Any]], name: str, known_by: str)
     """Collect one field of every example.
 
     Raises:
-        ValueError: there are no examples.
+        ValueError: there are no examples, or one is no row.
         KeyError: an example lacks the field.
     """
     require_examples(examples, known_by)
     try:
         return [example[name] for example in examples]
-    except KeyError:
+    except (KeyError, TypeError, IndexError):
         return [require_field(example, name, i, known_by) for i, example in enumerate(examples)]
 
 
 def require_examples(examples: Sequence[Any], known_by: str) -> None:
-    """Refuse an empty batch.
+    """Refuse an empty batch, and what is no list of rows.
 
     Raises:
         ValueError: there are no examples.
     """
+    if count_of(examples) is None:
+        raise ValueError(
+            f"{known_by} was given {shown(examples)}; a batch must be a list of rows, each a "
+            "mapping of fields"
+        )
     if len(examples) == 0:
         raise ValueError(f"{known_by} was given an empty batch; it needs at least one example")
+
+
+def count_of(values: Any) -> int | None:
+    """How many entries a list, or what serves as one, has; None if it is something else."""
+    if isinstance(values, str | bytes | Mapping):
+        return None
+    try:
+        return len(values)
+    except TypeError:
+        return None
 
 
 def check_rows(values: Sequence[Any], name: str, allow_empty: bool = False) -> Ragged:

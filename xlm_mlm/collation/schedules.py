@@ -1,11 +1,15 @@
 """Mask rates that a noise schedule of the host decides (`xlm.noise.NoiseSchedule`)."""
 
+from collections.abc import Collection
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
+
+from xlm_mlm.checks import shown
 
 
 def is_real(noise_schedule: Any) -> bool:
@@ -16,8 +20,14 @@ def is_real(noise_schedule: Any) -> bool:
     work fails when the collator is made; torch's random state is left as it was.
 
     Raises:
-        ValueError: it fails in another way, or what it gives is no mask rate; see `mask_rates`.
+        ValueError: it fails in another way, or what it gives is no mask rate; see `mask_rates`. Or
+            it is a plain value, such as the name or the config of a schedule.
     """
+    if isinstance(noise_schedule, Number | Collection | Tensor):
+        raise ValueError(
+            f"noise_schedule is {shown(noise_schedule)}; it must be a schedule, an object with "
+            "sample_t, or None. In YAML a `_target_` makes one"
+        )
     if not hasattr(noise_schedule, "sample_t"):
         return False
     state = torch.get_rng_state()

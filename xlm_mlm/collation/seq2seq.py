@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from xlm_mlm.checks import require_field, require_int
+from xlm_mlm.checks import require_bool, require_field, require_int, shown
 from xlm_mlm.collation.base import MLMCollator, special_ids
 from xlm_mlm.collation.padding import (
     Truncate,
@@ -21,7 +21,14 @@ from xlm_mlm.collation.pairs import (
     right_padded_batch,
     write_pair,
 )
-from xlm_mlm.collation.rows import Ragged, check_ids, check_rows, keep_last, read_column
+from xlm_mlm.collation.rows import (
+    Ragged,
+    check_ids,
+    check_rows,
+    keep_last,
+    read_column,
+    require_examples,
+)
 from xlm_mlm.collation.samples import with_sample_ids
 from xlm_mlm.types_mlm import MLMBatch
 
@@ -89,12 +96,12 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
     ) -> None:
         super().__init__(tokenizer, block_size, noise_schedule, generator, mask_sampling)
         self.input_block_size = input_block_size
-        self.add_bos = add_bos
-        self.add_eos = add_eos
+        self.add_bos = require_bool("add_bos", add_bos)
+        self.add_eos = require_bool("add_eos", add_eos)
         self.truncate = check_truncate(truncate)
-        self.loss_on_padding = loss_on_padding
+        self.loss_on_padding = require_bool("loss_on_padding", loss_on_padding)
         self.prompt_field = "prompt_ids"
-        self.target_field = target_field
+        self.target_field = _check_field("target_field", target_field)
         self._ids = special_ids(tokenizer, add_bos, add_eos)
         self._answer_limit = self._size("block_size", block_size)
         self._prompt_limit = self._size("input_block_size", input_block_size)
@@ -139,9 +146,10 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
     def _suffixes(self, examples: Sequence[Mapping[str, Any]]) -> list[Any]:
         name = self.target_field
         other = "input_ids" if name == "target_ids" else name
+        require_examples(examples, self._name)
         try:
             return [example[name if name in example else other] for example in examples]
-        except KeyError:
+        except (KeyError, TypeError, IndexError):
             return [self._suffix(example, i) for i, example in enumerate(examples)]
 
     def _suffix(self, example: Mapping[str, Any], index: int) -> Any:
@@ -197,7 +205,7 @@ class MLMSeq2SeqCollator(MLMSeq2SeqTrainCollator):
             generator=generator,
             mask_sampling=mask_sampling,
         )
-        self.prompt_field = prompt_field
+        self.prompt_field = _check_field("prompt_field", prompt_field)
         self.pass_through_fields = _check_pass_through(pass_through_fields)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
@@ -315,11 +323,20 @@ class MLMSeq2SeqPredCollator(MLMSeq2SeqCollator):
         return super()._suffix(example, index)
 
 
+def _check_field(option: str, name: str) -> str:
+    if not isinstance(name, str):
+        raise ValueError(f"{option} is {shown(name)}; it must be the name of a field")
+    return name
+
+
 def _check_pass_through(fields: Sequence[str] | None) -> list[str] | None:
     if fields is None:
         return None
-    if isinstance(fields, str):
-        raise ValueError(f"pass_through_fields is {fields!r}; it must be a list of field names")
+    names = isinstance(fields, Sequence) and not isinstance(fields, str | bytes)
+    if not names or not all(isinstance(name, str) for name in fields):
+        raise ValueError(
+            f"pass_through_fields is {shown(fields)}; it must be a list of field names"
+        )
     taken = sorted(set(fields) & _OWN_FIELDS)
     if taken:
         raise ValueError(

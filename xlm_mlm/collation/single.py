@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
+from xlm_mlm.checks import require_bool
 from xlm_mlm.collation.base import MLMCollator, special_ids
 from xlm_mlm.collation.masking import masked_batch
 from xlm_mlm.collation.padding import Framed, Truncate, fit_width, frame_right, size_limit
@@ -56,10 +57,10 @@ class SingleSegmentCollator(MLMCollator):
         mask_sampling: str = "bernoulli",
     ) -> None:
         super().__init__(tokenizer, block_size, noise_schedule, generator, mask_sampling)
-        self.loss_on_padding = loss_on_padding
+        self.loss_on_padding = require_bool("loss_on_padding", loss_on_padding)
         self.truncate = truncate
-        self.add_bos = add_bos and self._framed
-        self.add_eos = add_eos and self._framed
+        self.add_bos = require_bool("add_bos", add_bos) and self._framed
+        self.add_eos = require_bool("add_eos", add_eos) and self._framed
         self._limit = size_limit("block_size", block_size, truncate)
         self._ids = special_ids(tokenizer, self.add_bos, self.add_eos)
         if self._limit is not None and self._limit <= self.add_bos:

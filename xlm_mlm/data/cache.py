@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import datasets
 from xlm.datamodule import DatasetManager
 
-from xlm_mlm.checks import require_choice
+from xlm_mlm.checks import require_choice, require_mapping, shown
 from xlm_mlm.data.numbered import NumbersSamples
 
 SPLITS = ("train", "validation", "test", "predict")
@@ -41,7 +41,7 @@ HOST_OPTIONS = (
 )
 
 # Part of every digest: raise it when the rows that the same options give change.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def digest(inputs: Any) -> str:
@@ -114,6 +114,9 @@ class CachedDatasetManager(NumbersSamples, DatasetManager):
                     f"{type(self).__name__} has no option {option!r}; of the host's it takes "
                     f"{', '.join(HOST_OPTIONS)}"
                 )
+        require_mapping("dataloader_kwargs", dataloader_kwargs, "options")
+        if stages is not None and not isinstance(stages, Iterable):
+            raise ValueError(f"stages is {shown(stages)}; it must be a list of stages")
         # A copy: the host changes it.
         loader: Any = dict(dataloader_kwargs)
         super().__init__(

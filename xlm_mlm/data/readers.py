@@ -30,7 +30,7 @@ def find_files(data_files: str | Path | Sequence[str | Path] | None) -> list[Pat
             kind.
         FileNotFoundError: a path or a glob that matches no file.
     """
-    if not data_files:
+    if data_files is None or (isinstance(data_files, Sequence) and not data_files):
         raise ValueError(
             f"data_files is {data_files!r}; it must name your own text: a {', '.join(SUFFIXES)} "
             "file, a glob in quotes, or a list, for example data_files='corpus/*.txt'"

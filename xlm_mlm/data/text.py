@@ -131,7 +131,7 @@ class TextDatasetManager(CachedDatasetManager):
         if not 0 < fraction < 1:
             raise ValueError(f"validation_fraction is {validation_fraction!r}; it must be {rule}")
         self.validation_fraction = fraction
-        self.split_seed = require_int("split_seed", split_seed, 0)
+        self.split_seed = require_int("split_seed", split_seed, 0, None)
         if self.split_seed > _MAX_SEED:
             raise ValueError(
                 f"split_seed is {split_seed}; it must be at most {_MAX_SEED} (64 bits)"

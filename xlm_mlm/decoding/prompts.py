@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xlm_mlm.checks import require_token_id
 from xlm_mlm.types_mlm import MLMBatch
+from xlm_mlm.visible import excerpt
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,13 @@ def batch_prompts(
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise ValueError(f"prompt {index} is {prompt!r}; every prompt must be a string")
-        ids = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        try:
+            ids = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        # A word that the tokenizer lacks; half a surrogate pair is a TypeError to some.
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"prompt {index} ({excerpt(prompt)}) can't be tokenised: {error}"
+            ) from error
         if mask_id not in ids and not max_new_tokens:
             raise ValueError(
                 f"prompt {index} ({prompt!r}) holds no {tokenizer.mask_token}, and max_new_tokens "

@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from xlm_mlm.checks import require_path
+
 FORMAT = 2
 META = "meta.json"
 BEFORE = "before.safetensors"
@@ -40,7 +42,7 @@ def sample_folder(output_dir: str | Path, fid: str) -> Path:
     """
     if not isinstance(fid, str) or not _FID.fullmatch(fid):
         raise ValueError(f"fid is {fid!r}; it must be a folder's plain name, as `to_dict` gives it")
-    folder = Path(output_dir) / fid
+    folder = require_path("output_dir", output_dir) / fid
     if folder.is_symlink() or not (folder / META).is_file():
         raise FileNotFoundError(f"{folder} holds no history (no {META})")
     return folder

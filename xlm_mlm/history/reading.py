@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from xlm_mlm.checks import require_int
+from xlm_mlm.checks import require_int, require_path, shown
 from xlm_mlm.history.files import (
     BEFORE,
     META,
@@ -36,7 +36,9 @@ def read_traces(
     """
     if limit is not None:
         require_int("limit", limit, 1)
-    history_dir = Path(history_dir)
+    history_dir = require_path("history_dir", history_dir)
+    if fids is not None and (isinstance(fids, str) or not isinstance(fids, Sequence)):
+        raise ValueError(f"fids is {shown(fids)}; it must be a list of samples' names")
     if fids is None and (history_dir / META).is_file():
         history_dir, fids = history_dir.absolute().parent, [history_dir.absolute().name]
     folders = _all(history_dir) if fids is None else [sample_folder(history_dir, f) for f in fids]

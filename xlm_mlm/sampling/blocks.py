@@ -26,7 +26,7 @@ class Blocks:
 
     def __init__(self, block_length: int) -> None:
         # Longer than any row is as good as endless.
-        self.block_length = min(require_int("block_length", block_length, 1), 2**31)
+        self.block_length = min(require_int("block_length", block_length, 1, None), 2**31)
 
     def open(self, candidates: Candidates, offsets: Integer[Tensor, "A K"]) -> Candidates:
         """Keep the candidates of each line's open block.

@@ -56,7 +56,8 @@ class TokenSampler:
     def __init__(
         self, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
     ) -> None:
-        require_number("temperature", temperature, 0, "finite and at least 0 (0 is greedy)")
+        rule = "finite and at least 0 (0 is greedy)"
+        self.temperature = require_number("temperature", temperature, 0, rule)
         if top_k is not None and top_p is not None:
             raise ValueError(
                 f"top_k={top_k} and top_p={top_p} are both set; choose one and leave the other None"
@@ -64,10 +65,9 @@ class TokenSampler:
         if top_k is not None:
             require_int("top_k", top_k, 1)
         if top_p is not None:
-            require_number("top_p", top_p, 0, "above 0 and at most 1")
+            top_p = require_number("top_p", top_p, 0, "above 0 and at most 1")
             if not 0 < top_p <= 1:
                 raise ValueError(f"top_p is {top_p}; it must be above 0 and at most 1")
-        self.temperature = temperature
         self.top_k = top_k
         self.top_p = top_p
 
