@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from xlm_mlm.data import text as text_module
 from xlm_mlm.data.text import (
     TextDatasetManager,
     encode_documents,
     is_validation,
     packed_rows,
     padded_rows,
+    pieces_of,
 )
 from xlm_mlm.data.tokenizers import ByteTokenizer
 
@@ -70,6 +72,39 @@ def test_documents_carry_bos_and_eos_and_their_text_stays_text():
     assert [ids[-1] for ids in encoded] == [EOS] * 200
     assert [bytes(i - 7 for i in ids[1:-1]).decode() for ids in encoded] == TEXTS
     assert list(encode_documents([], TOKENIZER, BOS, EOS)) == []
+
+
+def test_pieces_end_where_lines_do():
+    assert list(pieces_of("ab\ncd\nef", 7)) == ["ab\ncd\n", "ef"]
+    assert list(pieces_of("ab\ncd\nef", 8)) == ["ab\ncd\nef"]
+    assert list(pieces_of("ab cd ef", 4)) == ["ab", " cd", " ef"]
+    assert list(pieces_of("abcdefg", 3)) == ["abc", "def", "g"]
+    assert list(pieces_of(" abcdef\n\nx", 3)) == [" ab", "cde", "f\n\n", "x"]
+    assert list(pieces_of("", 3)) == [""]
+
+
+class Counting:
+    """The byte tokenizer, with the characters of each call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, texts, **options):
+        self.calls.append(sum(map(len, texts)))
+        return TOKENIZER(texts, **options)
+
+
+def test_a_tokenizer_is_never_given_much_at_once(monkeypatch):
+    texts = ["short", "line\n" * 50, "a" * 90, *["ten chars."] * 70, "b" * 250, "end"]
+    plain = list(encode_documents(texts, TOKENIZER, BOS, EOS))
+    monkeypatch.setattr(text_module, "_CHARACTERS_AT_A_TIME", 100)
+    monkeypatch.setattr(pieces_of, "__defaults__", (100,))
+    counting = Counting()
+    # The order of documents and, with bytes, every token are as without pieces.
+    assert list(encode_documents(texts, counting, BOS, EOS)) == plain
+    assert sum(counting.calls) == sum(map(len, texts))
+    # What waits is below 100, and so is what comes to it.
+    assert max(counting.calls) < 200
 
 
 def test_blocks():

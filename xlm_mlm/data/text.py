@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from xlm_mlm.data.cache import CachedDatasetManager
 from xlm_mlm.data.readers import DOCUMENTS, content_digest, find_files, read_documents
 
 _DOCUMENTS_AT_A_TIME = 64
+# A tokenizer takes some 200 bytes for each character that it is given at once.
+_CHARACTERS_AT_A_TIME = 2**20
 # The seed salts a hash, with 8 bytes.
 _MAX_SEED = 2**64 - 1
 _FEATURES = datasets.Features({"input_ids": datasets.Sequence(datasets.Value("int32"))})
@@ -38,23 +41,52 @@ def is_validation(text: str, fraction: float, seed: int) -> bool:
 def encode_documents(
     documents: Iterable[str], tokenizer: Any, bos: int, eos: int
 ) -> Iterator[list[int]]:
-    """`[BOS] tokens [EOS]` of each document. A "[MASK]" in the text is text, not a mask."""
+    """`[BOS] tokens [EOS]` of each document. A "[MASK]" in the text is text, not a mask.
+
+    A document of more than 2**20 characters is tokenized in pieces that end where lines do.
+    """
     waiting: list[str] = []
-
-    def encoded() -> Iterator[list[int]]:
-        batch = tokenizer(
-            waiting, add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        for ids in batch["input_ids"]:
-            yield [bos, *ids, eos]
-
+    characters = 0
     for document in documents:
+        if len(document) > _CHARACTERS_AT_A_TIME:
+            yield from _encoded(waiting, tokenizer, bos, eos)
+            pieces = (_ids([piece], tokenizer)[0] for piece in pieces_of(document))
+            yield [bos, *chain.from_iterable(pieces), eos]
+            waiting, characters = [], 0
+            continue
         waiting.append(document)
-        if len(waiting) == _DOCUMENTS_AT_A_TIME:
-            yield from encoded()
-            waiting = []
-    if waiting:
-        yield from encoded()
+        characters += len(document)
+        if len(waiting) == _DOCUMENTS_AT_A_TIME or characters >= _CHARACTERS_AT_A_TIME:
+            yield from _encoded(waiting, tokenizer, bos, eos)
+            waiting, characters = [], 0
+    yield from _encoded(waiting, tokenizer, bos, eos)
+
+
+def _encoded(texts: list[str], tokenizer: Any, bos: int, eos: int) -> Iterator[list[int]]:
+    for ids in _ids(texts, tokenizer):
+        yield [bos, *ids, eos]
+
+
+def _ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    return tokenizer(texts, **options)["input_ids"] if texts else []
+
+
+def pieces_of(text: str, most: int = _CHARACTERS_AT_A_TIME) -> Iterator[str]:
+    """`text` in pieces of at most `most` characters, each up to the last end of a line in it.
+
+    A line that is longer is cut at a space, or, where it has none, after `most` characters.
+    """
+    start = 0
+    while len(text) - start > most:
+        end = start + most
+        line = text.rfind("\n", start, end) + 1
+        # The space stays with the word that follows it, as most tokenizers have it.
+        cut = line or text.rfind(" ", start + 1, end)
+        cut = cut if cut > start else end
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
 
 
 def padded_rows(documents: Iterable[list[int]], block_size: int) -> Iterator[list[int]]:
