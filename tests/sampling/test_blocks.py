@@ -53,6 +53,19 @@ def test_the_passes_always_suffice(block_length, max_steps):
     assert not masked.any()
 
 
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 5, 12, 30])
+@pytest.mark.parametrize("sizes", [(1,), (2,), (10, 1, 1), (9, 1), (1, 10), (2, 10, 1, 1, 1)])
+def test_blocks_of_unequal_sizes(sizes, left):
+    columns = [10 * number + i for number, size in enumerate(sizes) for i in range(size)]
+    masked = torch.zeros(1, 50, dtype=torch.bool)
+    masked[0, columns] = True
+    laid_out = dataclasses.replace(Candidates.of(masked), passes_left=left)
+    opened = Blocks(10).open(laid_out, laid_out.columns)
+    expected, passes = naive_open(columns, 10, left)
+    assert opened.columns[0][opened.valid[0]].tolist() == expected
+    assert opened.passes_left.tolist() == [passes]
+
+
 def test_equal_blocks_get_equal_passes():
     masked = torch.ones(1, 24, dtype=torch.bool)
     counts = []
