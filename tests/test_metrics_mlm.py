@@ -124,6 +124,13 @@ def test_padding_of_answers_without_eos_does_not_count(tokenizer):
     assert found["pred_mask"].tolist() == [[True] * 3 + [False] * 2, [True] * 2 + [False] * 3]
 
 
+def test_padding_before_minus_100_does_not_count_either(tokenizer):
+    batch = {"target_ids": tensor([[11, PAD, PAD, -100], [11, 12, -100, PAD]])}
+    loss_dict = {"ids": tensor([[11, PAD, PAD, PAD]] * 2), "output_start_idx": 0}
+    found = seq2seq_token_accuracy_update_fn(batch, loss_dict, tokenizer)
+    assert found["pred_mask"].tolist() == [[True] + [False] * 3, [True] * 2 + [False] * 2]
+
+
 def test_infilling_counts_what_was_masked_up_to_eos(tokenizer):
     batch = {
         "input_ids": tensor([[BOS, MASK, 10, MASK, MASK, MASK]]),

@@ -293,7 +293,8 @@ def _accuracy(
 
 def _answer(target: Tensor, tokenizer: Any, fill: int, leading: bool) -> Bool[Tensor, "B W"]:
     """True up to the first EOS, or up to the last token in rows that have none."""
-    later = (target != fill).flip(1).cumsum(dim=1).flip(1) > 0
+    known = (target != fill) & (target != IGNORE_INDEX)
+    later = known.flip(1).cumsum(dim=1).flip(1) > 0
     eos_id = getattr(tokenizer, "eos_token_id", None)
     if eos_id is None:
         return later
