@@ -1,6 +1,6 @@
 """How many deliberate faults the tests find: mutmut on a copy of a commit of this repository.
 
-    python tests/mutation/run.py --work /some/scratch/folder
+    python tests/mutation/run_mutants.py --work /some/scratch/folder
 
 The mutants of each area are drawn at random, with a fixed seed; `--all` tries every one. A folder
 that is there already is gone on with: only what has no result yet is tried.
@@ -16,8 +16,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-import mutants
-import report
+import mutant_report as report
+import written_mutants as mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mutants import KILLED, Mutant
+from written_mutants import KILLED, Mutant
 
 EXPLAINED = Path(__file__).with_name("survivors.toml")
 
