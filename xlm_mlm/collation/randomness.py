@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt32
+from jaxtyping import Int64, UInt8, UInt32
 from torch.utils.data import get_worker_info
 
 
@@ -45,6 +45,19 @@ class RandomSource:
         """The numbers below `count` in an order of which each is as probable as another."""
         return torch.randperm(count, generator=self._for_this_process()).numpy()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where its own generator stands in this process; nothing where it has none."""
+        return {} if self.generator is None else self.__getstate__()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was read, with the generator it has.
+
+        Nothing happens where it or the state has none.
+        """
+        if self.generator is not None and state.get("state") is not None:
+            self.generator.set_state(tensor_of(state["state"]))
+            self._worker_seed = state["worker_seed"]
+
     def __getstate__(self) -> dict[str, Any]:
         """The generator as bytes: torch would send its state to spawned workers as shared memory,
         which has failed there."""
@@ -55,9 +68,8 @@ class RandomSource:
         self.generator = None
         self._worker_seed = saved["worker_seed"]
         if saved["state"] is not None:
-            state = torch.frombuffer(bytearray(saved["state"]), dtype=torch.uint8)
             self.generator = torch.Generator()
-            self.generator.set_state(state)
+            self.generator.set_state(tensor_of(saved["state"]))
 
     def _for_this_process(self) -> torch.Generator | None:
         worker = get_worker_info()
@@ -67,3 +79,14 @@ class RandomSource:
         self.generator.manual_seed(mixed)
         self._worker_seed = worker.seed
         return self.generator
+
+
+def source_of(collator: Any) -> RandomSource | None:
+    """Where one of our collators draws from; None for a collator of another kind."""
+    source = getattr(getattr(collator, "_sampler", None), "source", None)
+    return source if isinstance(source, RandomSource) else None
+
+
+def tensor_of(state: bytes) -> UInt8[torch.Tensor, "N"]:
+    """The bytes of a generator's state as torch takes them."""
+    return torch.frombuffer(bytearray(state), dtype=torch.uint8)
