@@ -45,7 +45,7 @@ def test_rows_are_made_once(tmp_path, tokenizer):
     assert rows["input_ids"] == [[1]] * 3
 
 
-def setup(manager, root, tokenizer):
+def rows_after_setup(manager, root, tokenizer):
     manager.prepare_data(str(root), tokenizer)
     manager.setup("fit", str(root), tokenizer, 8, is_ddp=False, rank=0, world_size=1)
     return manager.dataset
@@ -59,7 +59,7 @@ def test_rows_to_predict_are_numbered_and_others_are_not(tmp_path, tokenizer, sh
         manager = CountingManager(split="test", iterable_dataset_shards=shards)
         if numbers is not None:
             manager.collator = SimpleNamespace(numbers_samples=numbers)
-        rows = list(setup(manager, tmp_path, tokenizer))
+        rows = list(rows_after_setup(manager, tmp_path, tokenizer))
         assert [row["input_ids"] for row in rows] == [[1]] * 3
         numbered[numbers] = [row.get("sample_id") for row in rows]
     assert numbered == {True: [0, 1, 2], False: [None] * 3, None: [None] * 3}
@@ -84,7 +84,7 @@ def test_rows_that_are_made_of_others_are_not_numbered(tmp_path, tokenizer):
         on_the_fly_group_processor_remove_columns=["input_ids"],
     )
     manager.collator = SimpleNamespace(numbers_samples=True)
-    assert list(setup(manager, tmp_path, tokenizer)) == [{"input_ids": [1]}] * 6
+    assert list(rows_after_setup(manager, tmp_path, tokenizer)) == [{"input_ids": [1]}] * 6
 
 
 def test_another_option_split_or_tokenizer_is_another_folder(tmp_path, tokenizer):
