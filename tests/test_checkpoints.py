@@ -213,3 +213,30 @@ def test_missing_files_and_folders(tmp_path):
         read_checkpoint(tmp_path / "absent.ckpt")
     with pytest.raises(FileNotFoundError, match="is a folder"):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused_with_their_name_and_file(tmp_path, bad):
+    path, model, target = tmp_path / "diverged.ckpt", network(1), network(2)
+    average = [parameter.detach().clone() for parameter in model.parameters()]
+    average[-1].flatten()[3] = bad
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "ema": {"shadow_params": average}}, path)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    last = list(dict(model.named_parameters()))[-1]
+    with pytest.raises(ValueError, match=rf"diverged\.ckpt: the average of {last} .* in 1 of 144"):
+        read_checkpoint(path).apply(target)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    assert read_checkpoint(path).apply(target, "raw") == "raw"
+    state["model.embed_tokens.weight"][2, :2] = bad
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(ValueError, match=r"diverged\.ckpt: embed_tokens\.weight .* in 2 of 144"):
+        read_checkpoint(path).apply(target)
+
+
+def test_weights_without_values_or_not_dense_are_refused(tmp_path):
+    for name, tensor in (("meta", torch.ones(2, device="meta")), ("sparse", torch.eye(2))):
+        tensor = tensor.to_sparse() if name == "sparse" else tensor
+        torch.save({"model.a": tensor}, tmp_path / f"{name}.ckpt")
+        with pytest.raises(ValueError, match=rf"{name}\.ckpt: model\.a has .*; weights must be"):
+            read_checkpoint(tmp_path / f"{name}.ckpt")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xlm_mlm.checks import require_choice
+from xlm_mlm.checks import require_choice, require_path
 
 Weights = Literal["auto", "raw", "ema"]
 WEIGHTS = ("auto", "raw", "ema")
@@ -63,7 +63,7 @@ class Checkpoint:
             Which weights the model has now.
 
         Raises:
-            ValueError: the weights do not fit, or there is no average.
+            ValueError: the weights do not fit, or some are no numbers, or there is no average.
         """
         require_choice("weights", which, WEIGHTS)
         if which == "ema" and self.ema is None:
@@ -72,9 +72,12 @@ class Checkpoint:
                 "averages them. Take weights=raw, or auto"
             )
         self._check(model.state_dict())
+        refuse_no_numbers(self.tensors, self.path)
         averaged: list[tuple[torch.nn.Parameter, Tensor]] = []
         if which != "raw" and self.ema is not None:
             averaged = self._pairs(model, self.ema)
+            names = (name for name, each in model.named_parameters() if each.requires_grad)
+            refuse_no_numbers(dict(zip(names, self.ema, strict=True)), self.path, "the average of ")
         model.load_state_dict(self.tensors)
         with torch.no_grad():
             for parameter, average in averaged:
@@ -130,7 +133,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or holds more than tensors and plain values.
     """
-    path = Path(path)
+    path = require_path("checkpoint", path)
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"checkpoint {path} {what}")
@@ -149,6 +152,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     named = all(isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items())
     if not tensors or not named:
         raise ValueError(f"{path} holds no weights of a model; it must be a checkpoint of the host")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            kind = "no values" if tensor.is_meta else f"the layout {tensor.layout}"
+            raise ValueError(f"{path}: {name} has {kind}; weights must be dense tensors")
     config, step, ema = (content.get(key) for key in ("hyper_parameters", "global_step", "ema"))
     return Checkpoint(
         path=path,
@@ -157,6 +164,23 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         tensors=tensors,
         ema=_averages(path, ema) if whole and ema is not None else None,
     )
+
+
+def refuse_no_numbers(tensors: Mapping[str, Tensor], path: Path, what: str = "") -> None:
+    """Refuse weights of which some are NaN or infinite, as those of a training that diverged.
+
+    Raises:
+        ValueError: there are some; the message names the first tensor and the file.
+    """
+    for name, tensor in tensors.items():
+        # A number of one byte can't be asked.
+        wide = tensor.float() if tensor.element_size() == 1 else tensor
+        wrong = 0 if wide.isfinite().all() else int((~wide.isfinite()).sum())
+        if wrong:
+            raise ValueError(
+                f"{path}: {what}{name} holds NaN or infinity in {wrong} of {tensor.numel()} "
+                "places; it must hold numbers. Did the training diverge?"
+            )
 
 
 def _content(path: Path) -> Any:

@@ -20,6 +20,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from xlm_mlm.checks import require_bool, require_path
+
 SPECIFICATION = "tokenizer_spec.json"
 FORMAT = 1
 _TOKENIZER_FOLDER = "tokenizer"
@@ -124,7 +126,7 @@ def build_tokenizer(config: Mapping[str, Any], trust: bool = False) -> Any:
     """
     config = dict(config)
     target = config.get("_target_")
-    if not trust:
+    if not require_bool("trust", trust):
         if config.get("trust_remote_code"):
             raise ValueError(
                 f"the tokenizer {target} wants trust_remote_code={config['trust_remote_code']!r}, "
@@ -211,7 +213,8 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
     """
     from xlm_mlm.model_mlm import RotaryTransformerMLMModel
 
-    folder = Path(folder)
+    require_bool("trust", trust)
+    folder = require_path("folder", folder)
     path = folder / SPECIFICATION
     if not path.is_file():
         raise ValueError(

@@ -37,3 +37,20 @@ def test_what_can_t_be_opened_is_said(folder):
         open_saved(folder / "saved", "ema")
     with pytest.raises(FileNotFoundError, match="nothing.ckpt"):
         open_saved(folder / "nothing.ckpt")
+
+
+def test_a_folder_of_weights_that_are_no_numbers_is_refused_when_it_is_opened(folder):
+    saved = rebuild(CONFIG)
+    saved.model.embed_tokens.weight.data[3] = torch.nan
+    save(saved, folder / "diverged")
+    with pytest.raises(
+        ValueError, match=r"diverged/model\.safetensors: embed_tokens\.weight holds"
+    ):
+        open_saved(folder / "diverged")
+
+
+@pytest.mark.parametrize("trust", ["false", 1, None])
+def test_trust_is_given_by_true_alone(folder, trust):
+    for name in ("x.ckpt", "saved"):
+        with pytest.raises(ValueError, match="trust is .*; it must be true or false"):
+            open_saved(folder / name, trust=trust)

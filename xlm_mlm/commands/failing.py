@@ -17,7 +17,6 @@ def one_line_errors(cfg: Any, options: str, interrupted: str) -> Iterator[None]:
         interrupted: what to say of an interrupt.
     """
     from hydra.errors import InstantiationException
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from xlm_mlm.entries import message_of
@@ -30,9 +29,20 @@ def one_line_errors(cfg: Any, options: str, interrupted: str) -> Iterator[None]:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         raise SystemExit(130) from None
     except (*expected, RuntimeError) as error:
-        if OmegaConf.select(cfg, f"{options}.debug", default=False):
+        if _debugging(cfg, options):
             traceback.print_exc()
         cause = error.__cause__ if isinstance(error, InstantiationException) else None
         message = message_of(cause or error) or type(error).__name__
         print(f"error: {readable(message)} (+{options}.debug=true shows more)", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _debugging(cfg: Any, options: str) -> bool:
+    """Whether the options ask for a traceback; they may be what is wrong."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.select(cfg, f"{options}.debug", default=False) is True
+    except OmegaConfBaseException:
+        return False

@@ -11,7 +11,7 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from xlm_mlm.checkpoints import Weights
-from xlm_mlm.checks import require_int, require_token_id
+from xlm_mlm.checks import require_bool, require_int, require_token_id, shown
 from xlm_mlm.decoding.recording import HistoryPluginBase
 from xlm_mlm.generation.opening import open_saved
 from xlm_mlm.generation.options import choose_device
@@ -128,6 +128,8 @@ class Filler:
         if "top_k" in given:
             kept.pop("top_p", None)
         self.options = {"max_steps": saved.predictor.get("max_steps", 32)} | kept | given
+        if frame is not None:
+            require_bool("frame", frame)
         self.before = self._special("bos") if (saved.add_bos if frame is None else frame) else []
         self.after = self._special("eos") if (saved.add_eos if frame is None else frame) else []
         self._predictor(0)  # refuses bad options now
@@ -181,6 +183,8 @@ class Filler:
                 number is out of range.
         """
         require_int("candidates", candidates, 1)
+        if not isinstance(text, str):
+            raise ValueError(f"the text is {shown(text)}; it must be a string")
         row = self._row(text, require_int("max_new_tokens", max_new_tokens, 0))
         observer = _Observer(self, watch)
         found = {tuple(row): c for row, c in self._greedy(row, seed, observer)}

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from xlm.utils.model_loading import load_model_for_inference
 
 from xlm_mlm.checkpoints import Checkpoint, read_checkpoint
+from xlm_mlm.checks import require_int
 from xlm_mlm.generation.files import (
     HISTORY,
     META,
@@ -76,7 +77,8 @@ class _Run:
     ) -> None:
         self.cfg, self.options, self.processes, self.device = cfg, options, processes, device
         self.checkpoint = checkpoint
-        self.seed = int(cfg.get("seed") or 0)
+        seed = cfg.get("seed")
+        self.seed = 0 if seed is None else require_int("seed", seed, 0)
         self.folder = options.output_dir
         self.started = time.time()
         self.run_id = identity(

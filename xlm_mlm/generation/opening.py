@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from xlm_mlm.checkpoints import Checkpoint, Weights, read_checkpoint
+from xlm_mlm.checkpoints import Checkpoint, Weights, read_checkpoint, refuse_no_numbers
+from xlm_mlm.checks import require_bool, require_path
 from xlm_mlm.rebuild import Saved, load, rebuild
 
 
@@ -31,15 +32,19 @@ def open_saved(path: str | Path, weights: Weights = "auto", trust: bool = False)
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it can't be read, or names a class that is not on the list.
+        ValueError: it can't be read, names a class that is not on the list, or has weights that
+            are no numbers.
     """
-    path = Path(path)
+    path = require_path("checkpoint", path)
+    require_bool("trust", trust)
     if path.is_dir():
         if weights != "auto":
             raise ValueError(
                 f"weights is {weights!r}, and {path} holds one kind only; leave it at auto"
             )
-        return Opened(load(path, trust), "as saved", None)
+        saved = load(path, trust)
+        refuse_no_numbers(saved.model.state_dict(), path / "model.safetensors")
+        return Opened(saved, "as saved", None)
     checkpoint = read_checkpoint(path)
     saved = rebuild(checkpoint.config, trust, path, checkpoint.tensors)
     return Opened(saved, checkpoint.apply(saved.model, weights), checkpoint)

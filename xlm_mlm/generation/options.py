@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from xlm_mlm.checks import require_choice, require_int
+from xlm_mlm.checks import require_bool, require_choice, require_int, require_path
 
 IF_EXISTS = ("error", "append", "replace")
 WEIGHTS = ("auto", "raw", "ema")
@@ -46,15 +46,16 @@ class GenerationOptions:
     debug: bool = False
 
     def __post_init__(self) -> None:
-        self.output_dir = Path(self.output_dir)
+        self.output_dir = require_path("generation.output_dir", self.output_dir)
+        for name in ("ckpt_path", "model_only_checkpoint_path"):
+            if getattr(self, name) is not None:
+                require_path(f"generation.{name}", getattr(self, name))
         require_choice("generation.weights", self.weights, WEIGHTS)
         require_choice("generation.if_exists", self.if_exists, IF_EXISTS)
         if self.limit is not None:
             self.limit = require_int("generation.limit", self.limit, 1)
         for name in ("history", "debug"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ValueError(f"generation.{name} is {value!r}; it must be true or false")
+            require_bool(f"generation.{name}", getattr(self, name))
         if self.fields is not None and not (
             isinstance(self.fields, list) and all(isinstance(each, str) for each in self.fields)
         ):

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from xlm_mlm.checkpoints import WEIGHTS
-from xlm_mlm.checks import require_choice
+from xlm_mlm.checks import require_bool, require_choice, require_path
 
 IF_EXISTS = ("error", "replace")
 _FLAGS = ("trust", "debug")
@@ -56,7 +56,7 @@ class ScoreOptions:
     debug: bool = False
 
     def __post_init__(self) -> None:
-        self.output_dir = Path(self.output_dir)
+        self.output_dir = require_path("score.output_dir", self.output_dir)
         require_choice("score.weights", self.weights, WEIGHTS)
         require_choice("score.if_exists", self.if_exists, IF_EXISTS)
         for name in ("ckpt_path", "text_file", "text_field", "device"):
@@ -65,8 +65,8 @@ class ScoreOptions:
                 raise ValueError(f"score.{name} is {value!r}; it must be a text")
         for name in (*_FLAGS, "add_bos", "add_eos"):
             value = getattr(self, name)
-            if not isinstance(value, bool) and (name in _FLAGS or value is not None):
-                raise ValueError(f"score.{name} is {value!r}; it must be true or false")
+            if name in _FLAGS or value is not None:
+                require_bool(f"score.{name}", value)
 
     def of_scorer(self) -> dict[str, Any]:
         """Those that are the scorer's."""

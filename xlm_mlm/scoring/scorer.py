@@ -11,7 +11,13 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from xlm_mlm.checkpoints import Checkpoint, Weights
-from xlm_mlm.checks import require_choice, require_int, require_token_id
+from xlm_mlm.checks import (
+    require_bool,
+    require_choice,
+    require_int,
+    require_token_id,
+    shown,
+)
 from xlm_mlm.generation.opening import open_saved
 from xlm_mlm.generation.options import choose_device
 from xlm_mlm.likelihood_mlm import (
@@ -88,6 +94,9 @@ class Scorer:
         self.batch_size = require_int(f"{name}batch_size", batch_size, 1)
         self.mask_id = require_token_id(self.tokenizer, "mask", "hide the tokens to be scored")
         framed = _frames_documents(checkpoint.config if checkpoint else {})
+        for option, asked in (("add_bos", add_bos), ("add_eos", add_eos)):
+            if asked is not None:
+                require_bool(f"{name}{option}", asked)
         self.bos = self._frame("bos", saved.add_bos or framed if add_bos is None else add_bos)
         self.eos = self._frame("eos", saved.add_eos or framed if add_eos is None else add_eos)
         self.device = choose_device(device, name=f"{name}device")
@@ -120,6 +129,8 @@ class Scorer:
         Raises:
             ValueError: the text holds a mask, or what the tokenizer lacks, or is too long.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"the text is {shown(text)}; it must be a string")
         mask = self.tokenizer.mask_token
         if _MASK in text or mask in text:
             raise ValueError(
