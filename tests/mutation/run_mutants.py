@@ -60,16 +60,16 @@ def write_mutants(folder: Path) -> None:
 def drawn(found: list[mutants.Mutant], area: str, sample: int | None, seed: int) -> list[str]:
     """Names of the mutants of an area that are to be tried: so many at random, or all.
 
-    What changes only the wording of a message is left out.
+    What changes only the wording of a message is left out. A smaller sample is the beginning of
+    a larger one, so that a run can be gone on with.
     """
     names = [
         mutant.name
         for mutant in found
         if mutant.file.startswith(AREAS[area]) and not mutant.is_wording
     ]
-    if sample is None or sample >= len(names):
-        return names
-    return random.Random(f"{seed} {area}").sample(names, sample)
+    random.Random(f"{seed} {area}").shuffle(names)
+    return names[:sample]
 
 
 def try_mutants(folder: Path, names: list[str]) -> None:
