@@ -96,15 +96,36 @@ class Counting:
 
 def test_a_tokenizer_is_never_given_much_at_once(monkeypatch):
     texts = ["short", "line\n" * 50, "a" * 90, *["ten chars."] * 70, "b" * 250, "end"]
-    plain = list(encode_documents(texts, TOKENIZER, BOS, EOS))
+    plain = list(map(list, encode_documents(texts, TOKENIZER, BOS, EOS)))
     monkeypatch.setattr(text_module, "_CHARACTERS_AT_A_TIME", 100)
     monkeypatch.setattr(pieces_of, "__defaults__", (100,))
     counting = Counting()
     # The order of documents and, with bytes, every token are as without pieces.
-    assert list(encode_documents(texts, counting, BOS, EOS)) == plain
+    assert list(map(list, encode_documents(texts, counting, BOS, EOS))) == plain
     assert sum(counting.calls) == sum(map(len, texts))
     # What waits is below 100, and so is what comes to it.
     assert max(counting.calls) < 200
+
+
+def test_a_long_document_is_tokenized_as_its_rows_are_taken(monkeypatch):
+    monkeypatch.setattr(text_module, "_CHARACTERS_AT_A_TIME", 100)
+    monkeypatch.setattr(pieces_of, "__defaults__", (100,))
+    for cut in (packed_rows, padded_rows):
+        counting = Counting()
+        rows = cut(encode_documents(["b" * 1000, "c" * 50], counting, BOS, EOS), 40)
+        taken = [next(rows) for _ in range(5)]
+        # 5 rows hold the BOS and 199 letters: two pieces.
+        assert counting.calls == [100, 100]
+        assert flat([*taken, *rows])[:1002] == [BOS, *[ord("b") + 7] * 1000, EOS]
+        assert counting.calls == [100] * 10 + [50]
+
+
+def test_a_long_document_has_the_side_of_its_whole_text(monkeypatch):
+    texts = [f"{n} é\n" * 30 for n in range(20)]
+    whole = [is_validation(text, 0.5, 0) for text in texts]
+    assert len(set(whole)) == 2
+    monkeypatch.setattr(text_module, "_CHARACTERS_AT_A_TIME", 7)
+    assert [is_validation(text, 0.5, 0) for text in texts] == whole
 
 
 def test_blocks():
