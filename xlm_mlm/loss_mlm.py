@@ -15,6 +15,7 @@ from xlm_mlm.checks import (
     require_token_id,
     shown,
 )
+from xlm_mlm.collation.samples import Process
 from xlm_mlm.likelihood.bound import mlm_nll
 from xlm_mlm.likelihood.draws import content_ids
 from xlm_mlm.model_mlm import call_model, logits_at_positions, takes
@@ -27,6 +28,9 @@ from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch, MLMLossDict, MLMModel
 
 LOSS_WEIGHTING = ("mean", "elbo")
 """What the option `loss_weighting` of `MLMLoss` may be."""
+
+ACROSS_RANKS = ("mean", "tokens")
+"""What the option `across_ranks` of `MLMLoss` may be."""
 
 
 class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
@@ -41,6 +45,13 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
     tokens N of all rows. Maskable are the tokens whose target is not -100 and that
     `fixed_positions_mask`, where there is one, does not name; w is the batch's `elbo_weights`, or
     else (N + 1) / n of the row, which fits an n uniform on 0..N.
+
+    On several processes each has the loss of its own rows, and the average of their gradients, as
+    DDP and FSDP make it, is that of a mean of means: terms of a process with few masks weigh more.
+    With `across_ranks="tokens"` the divisor, in training, is instead the mean over processes of
+    their counted positions (of their maskable tokens for "elbo"), so that gradients, and losses,
+    average to those of one process with all rows. That takes a sum of one number over the default
+    process group in every forward pass, in which every process must therefore take part.
 
     Args:
         loss_on_padding: accepted so that configs of the field load, without an effect of its
@@ -76,6 +87,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         loss_weighting: str = "mean",
         num_mc_samples: int | None = None,
         likelihood_seed: int = 0,
+        across_ranks: str = "mean",
     ) -> None:
         self.loss_on_padding = loss_on_padding
         self.loss_on_visible_tokens = require_bool("loss_on_visible_tokens", loss_on_visible_tokens)
@@ -90,6 +102,7 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
             require_int("num_mc_samples", num_mc_samples, 1)
         self.num_mc_samples = num_mc_samples
         self.likelihood_seed = SampleStreams(likelihood_seed).seed
+        self.across_ranks = require_choice("across_ranks", across_ranks, ACROSS_RANKS)
         self.mask_token_id_tensor: Integer[Tensor, ""] | None = None
 
     def configure(self, pl_module: Any) -> None:
@@ -163,7 +176,8 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         if self.loss_weighting == "elbo":
             return given["loss_row_weights"][flat // inputs.shape[1]]
         # Divided as a tensor: a number made of N would tie a compiled loss to this N.
-        weights = torch.full(flat.shape, 1.0, device=flat.device) / max(flat.numel(), 1)
+        ones = torch.full(flat.shape, 1.0, device=flat.device)
+        weights = ones / given.get("loss_total", max(flat.numel(), 1))
         if self.use_num_masked_factor:
             per_row = 1.0 / (self._masked(inputs).sum(dim=1) + 1.0)
             weights = weights * per_row[flat // inputs.shape[1]]
@@ -185,13 +199,23 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         if self.loss_weighting == "elbo":
             maskable = _maskable(batch, targets)
             counted = counted & maskable
-            prepared["loss_row_weights"] = _elbo_weights(batch, maskable, counted)
+            weights = _elbo_weights(batch, maskable, counted)
+            asked = self._asks_ranks()
+            total = _total_of_ranks(maskable) if asked else maskable.sum().clamp(min=1)
+            prepared["loss_row_weights"] = weights / total
+        elif self._asks_ranks():
+            prepared["loss_total"] = _total_of_ranks(counted)
         prepared["loss_at"] = counted.flatten().nonzero().squeeze(1)
         segments = batch.get("segment_ids")
         if segments is not None and batch.get("block_mask") is None:
             _check_segments(segments, inputs)
             prepared["block_mask"] = segment_block_mask(segments)
         return prepared
+
+    def _asks_ranks(self) -> bool:
+        """Whether other processes count: never in evaluation, where they may have fewer batches."""
+        training = torch.is_grad_enabled() and getattr(self.model, "training", True)
+        return self.across_ranks == "tokens" and training and Process.this().world > 1
 
     def _likelihood(self, batch: Any) -> Any:
         """`nll` (nats) and `num_tokens` of each row: of the tokens that may be masked."""
@@ -256,6 +280,13 @@ def _refuse_with_elbo(name: str, value: bool) -> None:
         )
 
 
+def _total_of_ranks(counted: Bool[Tensor, "B L"]) -> Float[Tensor, ""]:
+    """Mean over all processes of how many positions each counts; at least 1 of them all."""
+    total = counted.sum()
+    torch.distributed.all_reduce(total)
+    return total.clamp(min=1) / Process.this().world
+
+
 def _maskable(batch: MLMBatch, targets: Tensor) -> Bool[Tensor, "B L"]:
     """Where a token could have been masked and is known."""
     known = targets != IGNORE_INDEX
@@ -273,7 +304,7 @@ def _maskable(batch: MLMBatch, targets: Tensor) -> Bool[Tensor, "B L"]:
 def _elbo_weights(
     batch: MLMBatch, maskable: Bool[Tensor, "B L"], masked: Bool[Tensor, "B L"]
 ) -> Float[Tensor, "B"]:
-    """What each row's cross-entropies are multiplied by: w / (maskable tokens of all rows)."""
+    """What each row's cross-entropies are multiplied by, before the division by all tokens."""
     maskable_count, count = maskable.sum(dim=1), masked.sum(dim=1)
     given: Any = batch.get("elbo_weights")
     if given is None:
@@ -290,7 +321,7 @@ def _elbo_weights(
         if not torch.compiler.is_compiling() and not (given.isfinite() & (given >= 0)).all():
             raise ValueError(f"elbo_weights are {given.tolist()}; they must be finite, 0 or more")
         weights = given.float()
-    return weights / maskable_count.sum().clamp(min=1)
+    return weights
 
 
 def _check_segments(segments: Any, inputs: Tensor) -> None:
