@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,8 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; no part of it stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Not the process's number, which two machines or containers may share.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.partial")
     try:
         with naming_file(path):
             partial.write_bytes(data)
