@@ -143,7 +143,9 @@ def test_infilling_counts_what_was_masked_up_to_eos(tokenizer):
     assert score == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("widths", [(4, 4, 2), (4, 2, 4), (6, 4, 4)])
+@pytest.mark.parametrize(
+    "widths", [(4, 4, 2), (4, 2, 4), (6, 4, 4), (4, 6, 4), (4, 4, 6), (2, 5, 4)]
+)
 def test_infilling_with_unequal_widths(tokenizer, widths):
     shapes = dict(zip(("ids", "input_ids", "target_ids"), widths, strict=True))
     ids = torch.full((2, shapes["ids"]), 10)
@@ -155,6 +157,44 @@ def test_infilling_with_unequal_widths(tokenizer, widths):
     counted = min(shapes["input_ids"], shapes["target_ids"])
     assert found["pred_mask"].sum(dim=1).tolist() == [counted] * 2
     assert found["pred"].shape == found["target"].shape == found["pred_mask"].shape
+
+
+def test_what_widens_a_row_is_equal_to_no_token():
+    """Not to token 0 either, which may be the mask token, or any other."""
+    mask_is_0 = SimpleNamespace(mask_token_id=0, pad_token_id=9)
+    batch = {"input_ids": tensor([[0]]), "target_ids": tensor([[11, 12]])}
+    found = infill_token_accuracy_update_fn(batch, {"ids": tensor([[11, 12]])}, mask_is_0)
+    assert found["pred_mask"].tolist() == [[True, False]]
+    for pred, target in (([[11]], [[11, 0]]), ([[11, 0]], [[11]])):
+        batch = {"target_ids": tensor(target)}
+        loss_dict = {"ids": tensor(pred), "output_start_idx": 0}
+        assert exact(exact_match_update_fn, batch, loss_dict, None) == [0]
+        assert accuracy(seq2seq_token_accuracy_update_fn, batch, loss_dict, None) == 0.5
+
+
+def test_minus_100_counts_nowhere():
+    batch = {"target_ids": tensor([[-100, 11, -100, 12]])}
+    loss_dict = {"ids": tensor([[11, 11, 11, 11]]), "output_start_idx": 0}
+    found = seq2seq_token_accuracy_update_fn(batch, loss_dict, None)
+    assert found["pred_mask"].tolist() == [[False, True, False, True]]
+
+
+@pytest.mark.parametrize("bos", [BOS, EOS])
+def test_an_answer_may_begin_with_its_end(bos):
+    """Only a whole row can begin with an EOS that is a BOS; a generated part can not."""
+    tokenizer = SimpleNamespace(pad_token_id=PAD, bos_token_id=bos, eos_token_id=EOS)
+    batch = {"target_ids": tensor([[EOS, 12, EOS]])}
+    loss_dict = {"ids": tensor([[10, EOS, 13, EOS]]), "output_start_idx": 1}
+    assert exact(seq2seq_exact_match_update_fn, batch, loss_dict, tokenizer) == [1]
+    found = seq2seq_token_accuracy_update_fn(batch, loss_dict, tokenizer)
+    assert found["pred_mask"].tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 4), None), ((2, 3), (2, 3), (2, 4))])
+def test_an_accuracy_is_of_equal_shapes(shapes):
+    given = [None if shape is None else torch.ones(shape, dtype=torch.long) for shape in shapes]
+    with pytest.raises(ValueError, match=r"have shapes .*\(2, 4\).*; they must be equal"):
+        MaskedTokenAccuracy().update(*given)
 
 
 def test_rows_with_nothing_to_count_are_skipped():
@@ -174,6 +214,7 @@ def test_the_mean_metric_takes_either_loss():
     assert float(value) == 2
     assert not value.requires_grad
     assert mean_metric_update_fn({}, {"loss": loss, "batch_loss": tensor(3.0)})["value"] == 3
+    assert mean_metric_update_fn({}, {"loss": 2.5}) == {"value": 2.5}
     for loss_dict in ({}, {"loss": None}):
         with pytest.raises(KeyError, match="'loss'"):
             mean_metric_update_fn({}, loss_dict)

@@ -55,6 +55,21 @@ def test_many_small_terms_are_not_lost():
     metric.nll += 2**25
     updated(metric, [([0.25], [1])] * 8)
     assert float(metric.nll) == 2**25 + 2
+    # Within one batch, too.
+    metric = updated(SequenceNLL(), [([2.0**24] + [1.0] * 5, [1] * 6)])
+    assert float(metric.nll) == 2**24 + 5
+
+
+def test_options_are_those_of_every_metric():
+    assert not SequenceNLL(sync_on_compute=False).sync_on_compute
+
+
+def test_the_graph_is_let_go():
+    nll = torch.ones(2, requires_grad=True)
+    found = likelihood_update_fn({}, {"nll": nll * 2, "num_tokens": torch.ones(2)})
+    assert not found["nll"].requires_grad
+    with pytest.raises(KeyError, match="no 'num_tokens'"):
+        likelihood_update_fn({}, {"nll": nll})
 
 
 def test_what_does_not_fit_is_refused():
