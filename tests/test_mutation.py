@@ -145,16 +145,19 @@ def test_reasons_are_of_functions_that_exist():
         assert f"def {function.rpartition('.')[2]}(" in text, f"{file} has no {function}"
 
 
+WEAK = "from tiny.half import half\n\n\ndef test():\n    assert half(4)\n"
 TINY = {
     "tiny/__init__.py": "",
     "tiny/half.py": "def half(value):\n    return value / 2\n",
-    "tests/test_half.py": "from tiny.half import half\n\n\ndef test():\n    assert half(4) == 2\n",
+    "tests/test_half.py": WEAK,
     "pyproject.toml": '[tool.mutmut]\nsource_paths = ["tiny"]\n'
     'pytest_add_cli_args = ["-p", "no:cacheprovider"]\n',
 }
 
 
+@pytest.mark.slow
 def test_mutmut_is_driven_on_a_commit(tmp_path, monkeypatch, capsys):
+    """A fault that a weak test lets live is found once the test is better."""
     pytest.importorskip("mutmut")
     root = tmp_path / "root"
     for name, text in TINY.items():
@@ -163,10 +166,14 @@ def test_mutmut_is_driven_on_a_commit(tmp_path, monkeypatch, capsys):
     git = [shutil.which("git"), "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "One"]):
         subprocess.run([*git, *arguments], check=True)
-    (root / "tiny" / "half.py").write_text("def half(value):\n    return value\n")
+    (root / "tiny" / "half.py").write_text("what is not committed does not count")
     # What is installed takes pytest seconds to load, each time.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setitem(run_mutants.AREAS, "metrics", "tiny/")
     options = ["--root", str(root), "--work", str(tmp_path / "work"), "--areas", "metrics"]
-    assert run_mutants.main([*options, "--sample", "1", "--seed", "2"]) == 0
+    assert run_mutants.main([*options, "--sample", "1"]) == 1
+    assert "| metrics | 2 (and 0 of wording) | 1 | 0 | 0.0% |" in capsys.readouterr().out
+    (root / "tests" / "test_half.py").write_text(WEAK.replace("half(4)", "half(4) == 2"))
+    subprocess.run([*git, "commit", "-qm", "Two", "--", "tests"], check=True)
+    assert run_mutants.main([*options, "--sample", "1", "--again"]) == 0
     assert "| metrics | 2 (and 0 of wording) | 1 | 1 | 100.0% |" in capsys.readouterr().out

@@ -40,13 +40,13 @@ create_mutants(1)
 """
 
 
-def copy_commit(root: Path, commit: str, folder: Path) -> None:
-    """Put the files of a commit into a folder.
+def copy_commit(root: Path, commit: str, folder: Path, *paths: str) -> None:
+    """Put the files of a commit, or those under some of its paths, into a folder.
 
     Raises:
         subprocess.CalledProcessError: git knows no such commit.
     """
-    command = ["git", "-C", str(root), "archive", "--format=tar", commit]
+    command = ["git", "-C", str(root), "archive", "--format=tar", commit, *paths]
     archive = subprocess.run(command, check=True, capture_output=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
@@ -108,6 +108,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
     parser.add_argument("--commit", default="HEAD", help="what of it to copy")
+    again = "try the survivors of an earlier run once more, with the tests of --commit"
+    parser.add_argument("--again", action="store_true", help=again)
     parser.add_argument("--explained", type=Path, default=report.EXPLAINED)
     parser.add_argument("--markdown", type=Path, help="write the report here as well")
     parser.add_argument("--json", type=Path, help="write every result here")
@@ -125,8 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
     sample = None if options.all else options.sample
     found = mutants.read_mutants(folder)
     names = {area: drawn(found, area, sample, options.seed) for area in options.areas}
-    tried = {mutant.name for mutant in found if mutant.exit_code is not None}
-    left = [name for chosen in names.values() for name in chosen if name not in tried]
+    done = {mutant.name for mutant in found if mutant.exit_code is not None}
+    if options.again:
+        copy_commit(options.root, options.commit, folder, "tests")
+        done = {mutant.name for mutant in found if mutant.exit_code in mutants.KILLED}
+    left = [name for chosen in names.values() for name in chosen if name not in done]
     if left:
         try_mutants(folder, left)
         found = mutants.read_mutants(folder)
