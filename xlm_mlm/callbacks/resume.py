@@ -145,8 +145,10 @@ class ExactResume(Callback):
         """Add the random state, and take counters and loader back to the same moment."""
         if self._step is None or trainer.state.fn != "fit":
             return
-        checkpoint["loops"]["fit_loop"] = self._step["loop"]
-        checkpoint[KEY] = {name: self._step[name] for name in ("process", "source")}
+        # A callback that saves at the end of a step before it is this one's turn.
+        state = self._now(trainer) if self.stepping else self._step
+        checkpoint["loops"]["fit_loop"] = state["loop"]
+        checkpoint[KEY] = {name: state[name] for name in ("process", "source")}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._step = self._after_batch = None
@@ -154,10 +156,13 @@ class ExactResume(Callback):
             self._signals.leave()
 
     def _take(self, trainer: Trainer) -> None:
+        self._step = self._now(trainer)
+        self._after_batch = self._step["process"]
+
+    def _now(self, trainer: Trainer) -> dict[str, Any]:
         source = source_of(_train_collator(trainer))
-        self._after_batch = random_state(_device(trainer))
-        self._step = {
-            "process": self._after_batch,
+        return {
+            "process": random_state(_device(trainer)),
             "source": source.state_dict() if source else {},
             "loop": trainer.fit_loop.state_dict(),
         }
@@ -211,7 +216,7 @@ def _check_workers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         ValueError: there are more or fewer; a place in the rows is that of each worker.
     """
-    for state in checkpoint["loops"]["fit_loop"].get("combined_loader", []):
+    for state in checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
         snapshot = state.get("_snapshot")
         saved = len(snapshot["_worker_snapshots"]) if snapshot is not None else 0
         for manager in _managers(trainer).get("train", {}).values():
@@ -224,7 +229,7 @@ def _check_workers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
                 )
 
 
-def _count_the_epoch_once(trainer: Trainer) -> None:
+def _count_the_epoch_once(trainer: Any) -> None:
     """Resumed after the last batch of an epoch, Lightning counts that epoch at once, for loaders
     that start anew; and again when a loader that kept its place turns out to be at the end."""
     loop = trainer.fit_loop
@@ -250,6 +255,6 @@ def _skip_validation_without_drawing(trainer: Any) -> None:
 
 
 def _requeues(trainer: Any) -> bool:
-    """Whether the cluster's own handling of SIGTERM, which puts the job in the queue again, is on."""
+    """Whether the cluster handles SIGTERM its own way, and puts the job in the queue again."""
     environment = trainer._accelerator_connector.cluster_environment
     return isinstance(environment, SLURMEnvironment) and environment.auto_requeue

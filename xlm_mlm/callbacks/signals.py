@@ -41,7 +41,8 @@ class Signals:
             return
         self.received, self._process = None, os.getpid()
         for number in HANDLED:
-            if signal.getsignal(number) != self._note:
+            # One that is ignored stays so, as for a command that a script runs in the background.
+            if signal.getsignal(number) not in (self._note, signal.SIG_IGN):
                 self._before[number] = signal.signal(number, self._note)
 
     def leave(self) -> None:
