@@ -265,6 +265,7 @@ def test_bf16_logits_give_an_fp32_loss(tokenizer):
         ({"target_ids": torch.zeros(3, 4, dtype=torch.long)}, ValueError, r"\(3, 5\).*\(3, 4\)"),
         ({"target_ids": torch.full((3, 5), V)}, ValueError, "target id 27 .* vocabulary of 27"),
         ({"target_ids": torch.full((3, 5), -1)}, ValueError, "target id -1 .*-100"),
+        ({"input_ids": [[5] * 5] * 3}, ValueError, "input_ids must be a tensor of integers"),
     ],
 )
 def test_bad_batches_are_refused(tokenizer, change, error, words):
@@ -342,8 +343,15 @@ def test_values_are_checked_although_the_loss_is_compiled(tokenizer, change, wor
         loss({**make_batch(), **change})
 
 
-def test_a_mask_token_the_model_does_not_have_is_refused(tokenizer):
+@pytest.mark.parametrize("mask", [V, 99])
+def test_a_mask_token_the_model_does_not_have_is_refused(tokenizer, mask):
     loss = MLMLoss(model=transformer(), tokenizer=tokenizer)
-    loss.mask_token_id_tensor = torch.tensor(99)
-    with pytest.raises(ValueError, match="id is 99, but the model's vocabulary is 27"):
+    loss.mask_token_id_tensor = torch.tensor(mask)
+    with pytest.raises(ValueError, match=f"id is {mask}, but the model's vocabulary is 27"):
         loss(make_batch())
+    loss.mask_token_id_tensor = torch.tensor(V - 1)
+    assert loss(make_batch())["loss"].item() == 0
+
+
+def test_options_are_kept():
+    assert (MLMLoss().loss_on_padding, MLMLoss(True).loss_on_padding) == (False, True)

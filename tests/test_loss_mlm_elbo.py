@@ -88,6 +88,8 @@ EXTRAS = [
     {"fixed_positions_mask": None},
     {"elbo_weights": GIVEN},
     {"elbo_weights": GIVEN.double(), "fixed_positions_mask": FIXED},
+    {"elbo_weights": GIVEN * torch.tensor([0.0, 1.0, 1.0])},
+    {"fixed_positions_mask": torch.arange(15).reshape(3, 5) != 2},
 ]
 
 
@@ -183,6 +185,10 @@ def test_what_is_no_bound_is_refused():
         ({"elbo_weights": torch.tensor([1.0, torch.inf, 1.0])}, "inf.*; they must be finite"),
         ({"elbo_weights": torch.tensor([1.0, -1.0, 1.0])}, "-1.0.*; they must be finite, 0 or"),
         ({"fixed_positions_mask": FIXED.long()}, "fixed_positions_mask is a tensor of torch.int64"),
+        (
+            {"fixed_positions_mask": [True]},
+            r"fixed_positions_mask is \[True\]; it must be a tensor",
+        ),
         ({"fixed_positions_mask": FIXED[:2]}, r"shape \(2, 5\); it must .* \(3, 5\)"),
     ],
 )

@@ -113,6 +113,44 @@ def test_packed_batches(model, tokenizer):
     assert found["num_tokens"].tolist() == [8, 8]
 
 
+def test_masks_are_read_as_the_model_reads_them(model, tokenizer):
+    """Integers are booleans; one of (B, L, L) names no padding; with a block mask, none counts."""
+    batch = DefaultMLMCollator(tokenizer, 16, None, loss_on_padding=False)(ROWS)
+    loss = MLMLoss(model=model, tokenizer=tokenizer, num_mc_samples=4)
+    expected = loss(batch)["nll"]
+    valid = batch["attention_mask"]
+    assert torch.equal(loss({**batch, "attention_mask": valid.long()})["nll"], expected)
+    assert expected.dtype == torch.float32
+    # Where the row's own padding is hidden as well, only the draws can differ: they are of it all.
+    whole = valid[:, :, None] & valid[:, None] | torch.eye(16, dtype=torch.bool)
+    found = loss({**batch, "attention_mask": whole})
+    tokens = torch.where(batch["target_ids"] < 0, batch["input_ids"], batch["target_ids"])
+    again = mlm_nll(
+        model,
+        tokens,
+        valid,
+        MASK,
+        attention_mask=whole,
+        num_mc_samples=4,
+        sample_ids=content_ids(tokens, valid),
+    )
+    assert found["nll"].tolist() == pytest.approx(again.tolist(), rel=1e-5)
+    assert found["num_tokens"].tolist() == [7, 11, 4]
+    collator = PackedMLMCollator(tokenizer, 8, None, use_flex_attn=True)
+    packed = collator([{"input_ids": [7, 8, 3, 9, 10, 11, 3, 12]}])
+    ignored = {"attention_mask": torch.arange(8)[None] < 2}
+    assert torch.equal(loss({**packed, **ignored})["nll"], loss(packed)["nll"])
+
+
+def test_a_model_of_no_mode_is_evaluated(tokenizer):
+    def model(x_t, attention_mask=None, positions=None):
+        return torch.nn.functional.one_hot(x_t, V).float()
+
+    batch = {"input_ids": torch.tensor([[MASK, 9]]), "target_ids": torch.tensor([[7, 9]])}
+    found = MLMLoss(model=model, tokenizer=tokenizer, num_mc_samples=1)(batch)
+    assert found["num_tokens"].tolist() == [2]
+
+
 def test_nothing_is_estimated_in_training_or_unless_asked(model, tokenizer):
     batch = DefaultMLMCollator(tokenizer, 16, None)(ROWS)
     calls = []
