@@ -165,3 +165,14 @@ def test_a_probability_that_is_not_known_is_not_taken_for_zero():
     _, arrays, _ = unpacked(Trace(**{**vars_of(trace), "p": p}))
     assert set(arrays["p"]) == {0xFFFF}
     assert set(arrays["sure"]) == {0xFFFF}
+
+
+def test_a_text_that_is_too_long_is_cut_and_its_length_told():
+    long, limit = "<\u202e" * 500_000, "y" * 4_000
+    run = made_up(["[MASK]", long, limit], [1, 2], [0], 1)
+    texts = {row[0]: row[1:] for row in unpacked(run)[2]}
+    assert texts[1] == [
+        f"{visible(long[:4_000])}…",
+        f"{quoted(long[:4_000])}… (1,000,000 characters)",
+    ]
+    assert texts[2] == [limit]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from xlm_mlm.generation.unlinked import open_here
 from xlm_mlm.history.files import META as RECORD
 from xlm_mlm.history.files import naming_file
 
@@ -51,7 +52,7 @@ class PartialFile:
         batch_sizes: dict[str, int],
     ) -> None:
         self.path = partial_path(folder, rank, world)
-        self._file = self.path.open("a+b")
+        self._file = open_here(self.path, "a+b")
         _lock(self._file, self.path)
         self.done: dict[str, int] = {}
         self._file.seek(0)
@@ -123,7 +124,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise ValueError(f"generation.output_dir is {folder}, which is a file; it must be a folder")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".{PREDICTIONS}.lock"
-    with path.open("ab") as file:
+    with open_here(path, "ab") as file:
         _lock(file, path)
         if not _still_there(file, path):  # it went with a run that ended just now
             raise ValueError(f"{path} {_LOCKED}")
@@ -199,7 +200,8 @@ def records_in(folder: Path) -> list[Path]:
     """The history's records of samples."""
     records = folder / HISTORY
     found = sorted(records.iterdir()) if records.is_dir() else []
-    return [each for each in found if (each / RECORD).is_file()]
+    # A link is none of ours, and what it leads to is not to be removed.
+    return [each for each in found if not each.is_symlink() and (each / RECORD).is_file()]
 
 
 def _begun(folder: Path, world: int, run: str, discard: bool) -> int | None:
@@ -264,7 +266,7 @@ def collect(folder: Path, world: int, expected: dict[str, int | None], start: in
     merged = _merged(folder)
     new = 0
     try:
-        with naming_file(merged), merged.open("wb") as out:
+        with naming_file(merged), open_here(merged, "wb") as out:
             kept = islice(read_rows(folder / PREDICTIONS), start)
             out.writelines(line_of(row) for row in kept)
             for name, rows in expected.items():

@@ -9,6 +9,7 @@ from xlm_mlm.visible import readable, visible
 
 PASSES, TOKENS = 24, 160
 """At most so many passes and tokens are shown; the middle is left out, and the caption says so."""
+_LONGEST = 200  # characters of a token's text
 
 # Of early and of late passes, dark enough to be told apart and light enough for black text.
 _EARLY, _LATE = (187, 222, 251), (255, 204, 128)
@@ -67,7 +68,8 @@ def _token(trace: Trace, sequence: torch.Tensor, number: int, place: int | None)
     token = int(sequence[place])
     if token == trace.mask_id:
         return '<span style="opacity:.45">·</span>'
-    text = escape(visible(trace.text_of(token)))
+    text = trace.text_of(token)
+    text = escape(visible(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"))
     filled = int(trace.filled_by[place])
     if not 0 <= filled < number:
         return f"<span>{text}</span>"

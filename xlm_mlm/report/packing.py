@@ -33,6 +33,7 @@ from xlm_mlm.visible import quoted, readable, visible
 
 PARTS = 10_000  # a probability of 1
 _THOUSANDTHS = 1_000
+_LONGEST = 4_000  # characters of a token's text; each may take twelve bytes of the page
 _UNKNOWN = {"u2": 0xFFFF, "u4": 0xFFFFFFFF}
 
 
@@ -55,10 +56,15 @@ class TokenTable:
         return self._entries.setdefault((token, text), len(self._entries))
 
     def to_list(self) -> list[list[Any]]:
-        """By entry: the id, the text to show, and the exact one unless that in quotes is it."""
+        """By entry: the id, the text to show, and the exact one unless that in quotes is it.
+
+        A text that is too long is cut, and its length told.
+        """
         rows: list[list[Any]] = []
         for token, text in self._entries:
-            shown, exact = visible(text), quoted(text)
+            shown, exact = visible(text[:_LONGEST]), quoted(text[:_LONGEST])
+            if len(text) > _LONGEST:
+                shown, exact = f"{shown}…", f"{exact}… ({len(text):,} characters)"
             rows.append([token, shown] if exact == f'"{shown}"' else [token, shown, exact])
         return rows
 
