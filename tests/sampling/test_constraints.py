@@ -32,6 +32,8 @@ def test_a_mapping_holds_where_it_says(tokenizer, wrap):
     rest = [n for n in range(V)]
     given = {"1:3": ["0"], 4: ["1", "2"]}
     assert allowed(wrap(given), tokenizer) == [rest, [7], rest, [7], [8, 9]]
+    given = {"1:3": [5], 3: [6], "0:1": [7], "4:": [8]}
+    assert allowed(wrap(given), tokenizer) == [[7], [5], [6], [5], [8]]
     given = {":1": [5], "3:": [6], "others": [7]}
     assert allowed(wrap(given), tokenizer) == [[5], [7], [6], [7], [6]]
 
@@ -98,6 +100,14 @@ def test_a_position_without_a_token_is_an_error():
     ("given", "words"),
     [
         ("1 2 3", "allowed_tokens is '1 2 3'"),
+        ({}, "allowed_tokens is an empty mapping"),
+        ({"0:4": [1], "3:6": [2]}, "position 3 twice"),
+        ({"2:2": [1]}, "names the position '2:2'"),
+        ({"1:3:5": [1]}, "names the position '1:3:5'"),
+        ({0: {1: 2}}, "is {1: 2}; it must be a list"),
+        ({0: 5}, "is 5; it must be a list"),
+        (torch.ones(2, 5, V, dtype=torch.bool), r"is torch.bool of shape \(2, 5, 27\)"),
+        (lambda x, flat: torch.ones(5, V), r"returned \(5, 27\); it must return booleans"),
         (3, "allowed_tokens is 3"),
         ({"1:4": [1], 3: [2]}, "position 3 twice"),
         ({"3:1": [1]}, "names the position '3:1'"),

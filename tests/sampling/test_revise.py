@@ -151,8 +151,23 @@ def test_p2_leaves_the_lowest_scores_masked(done):
         ({"loop": (0.5, 0.4, 0.9)}, "begin before end"),
         ({"loop": (0.5, 0.9)}, "begin, end and share"),
         ({"loop": (0.5, 0.9, 1.5)}, "all between 0 and 1"),
+        ({"loop": (0.5, 0.5, 0.9)}, "with begin before end"),
+        ({"loop": (0, 0.5, 0.9)}, "all between 0 and 1"),
+        ({"loop": (0.5, 1, 0.9)}, "all between 0 and 1"),
+        ({"loop": (0.5, 0.6, 0)}, "all between 0 and 1"),
+        ({"loop": (0.5, 0.6, 1)}, "all between 0 and 1"),
+        ({"loop": (0.5, "a", 0.9)}, "a number of loop is 'a'"),
+        ({"loop": (0.5, -0.1, 0.9)}, "a number of loop is -0.1"),
+        ({"loop": "0.5"}, "loop is '0.5'; it must be three numbers"),
+        ({"loop": 0.5}, "loop is 0.5; it must be three numbers"),
     ],
 )
 def test_options_are_checked(options, words):
     with pytest.raises(ValueError, match=words):
         ReMDM(**options)
+
+
+def test_options_at_their_bounds_and_left_out():
+    assert (ReMDM().rule, ReMDM().eta, ReMDM().loop) == ("cap", 0.008, None)
+    assert (ReMDM("cap", 0).eta, ReMDM("cap", 1).eta) == (0, 1)
+    assert ReMDM(loop=[0.45, 0.95, 0.9]).loop == (0.45, 0.95, 0.9)

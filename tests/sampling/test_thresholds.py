@@ -125,6 +125,40 @@ def test_klass_commits_what_is_sure_and_settled(history):
     assert any(len(step[0]) > 2 for step in chosen)
 
 
+@pytest.mark.parametrize(("tau", "settled"), [(0.5, 1), (0.49, 4)])
+def test_klass_wants_more_than_tau(tau, settled):
+    """Two tokens of equal logits have a probability of one half, to the last bit."""
+    rule, memory = Klass(tau=tau, history=1), {}
+    for done in range(2):
+        given = dataclasses.replace(
+            Candidates.of(torch.ones(1, 4, dtype=torch.bool)),
+            passes_left=4,
+            passes_done=done,
+            logits=torch.zeros(4, 2),
+            memory=memory,
+        )
+        chosen = rule.select(given)
+    assert int(chosen.sum()) == settled
+
+
+def test_klass_keeps_apart_what_it_never_saw_and_what_is_the_last():
+    """A mask behind all that were there before has no past, nor has one between them."""
+    rule, memory, counts = Klass(tau=0.3, kappa=1.0, history=1), {}, []
+    for done, columns in enumerate([[1, 2], [0, 1, 2, 3], [3]]):
+        masked = torch.zeros(1, 5, dtype=torch.bool)
+        masked[0, columns] = True
+        given = dataclasses.replace(
+            Candidates.of(masked),
+            passes_left=9,
+            passes_done=done,
+            logits=torch.eye(5)[columns] * 9,
+            memory=memory,
+        )
+        chosen = rule.select(given)
+        counts.append(given.columns[0][chosen[0]].tolist())
+    assert counts == [[1], [1, 2], [3]]
+
+
 def test_klass_has_nothing_settled_in_the_first_pass():
     given = candidates(scale=50.0, passes_left=14)
     assert Klass().select(given).sum(dim=1).tolist() == [1, 1, 1]
@@ -171,8 +205,18 @@ def test_divergence_is_that_of_the_definition(monkeypatch):
         (lambda: Klass(kappa=0.0), "kappa is 0.0"),
         (lambda: Klass(history=0), "history is 0"),
         (lambda: Klass(tau="high"), "tau is 'high'"),
+        (lambda: Klass(kappa=-1.0), "kappa is -1.0"),
+        (lambda: ProbabilityThreshold(-0.5), "tau is -0.5"),
     ],
 )
 def test_options_are_checked(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_options_at_their_bounds_and_left_out():
+    assert (ProbabilityThreshold().tau, ProbabilityThreshold(1).tau) == (0.9, 1)
+    assert ProbabilityFactor(0).factor == 0
+    assert (Klass().tau, Klass().kappa, Klass().history) == (0.9, 0.01, 2)
+    rule = Klass(1.0, 1e-9, 1)
+    assert (rule.tau, rule.kappa, rule.history) == (1.0, 1e-9, 1)
