@@ -14,6 +14,7 @@ FLOORS = [
     {"report", "generation"},
     {
         "predictor_mlm",
+        "predictions_mlm",
         "loss_mlm",
         "likelihood_mlm",
         "datamodule_mlm",
