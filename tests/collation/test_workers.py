@@ -1,11 +1,25 @@
 """Collators in worker processes: every worker masks differently, a seed repeats them all."""
 
+import inspect
+import operator
+import pickle
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
 from xlm.datamodule import SimpleSpaceTokenizer
 
-from xlm_mlm.collation.single import DefaultMLMCollator
+from xlm_mlm.datamodule_mlm import (
+    DefaultInfillMLMCollator,
+    DefaultMLMCollator,
+    MLMInfillWithExactTargetPredCollator,
+    MLMSeq2SeqCollator,
+    MLMSeq2SeqPredCollator,
+    MLMSeq2SeqTrainCollator,
+    MLMUnconditionalPredCollator,
+    PackedMLMCollator,
+)
+from xlm_mlm.papl_unconditional import PaplUnconditionalCollator
 
 MASK = 2
 ROWS = [{"input_ids": [10] * 64}] * 4
@@ -52,3 +66,50 @@ def test_spawned_workers_do_as_forked_ones():
 def test_the_generator_counts_in_workers():
     passes = [masks(loader_of(torch.Generator().manual_seed(seed)), seed=1) for seed in (11, 12)]
     assert not same(*passes)
+
+
+NUMBERS = [5, 9, 11, 7] * 3
+TEXT = [{"input_ids": NUMBERS}] * 4
+PAIRS = [{"prompt_ids": NUMBERS[:3], "target_ids": NUMBERS[3:]}] * 4
+INFILL = [{"input_ids": NUMBERS, "prompt_ids": [MASK] * 12}] * 4
+COLLATORS = {
+    DefaultMLMCollator: TEXT,
+    PackedMLMCollator: TEXT,
+    DefaultInfillMLMCollator: INFILL,
+    MLMInfillWithExactTargetPredCollator: INFILL,
+    MLMSeq2SeqTrainCollator: PAIRS,
+    MLMSeq2SeqCollator: PAIRS,
+    MLMSeq2SeqPredCollator: PAIRS,
+    MLMUnconditionalPredCollator: INFILL,
+    PaplUnconditionalCollator: INFILL,
+}
+TRAINING = [*list(COLLATORS)[:3], MLMSeq2SeqTrainCollator, MLMSeq2SeqCollator]
+
+
+def equal(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(value, second[name]), name
+
+
+@pytest.mark.parametrize("kind", COLLATORS, ids=lambda kind: kind.__name__)
+def test_every_collator_goes_to_workers_as_it_is(kind, tokenizer):
+    options = {"tokenizer": tokenizer, "block_size": 12, "input_block_size": 4}
+    options |= {"noise_schedule": None, "use_flex_attn": True}
+    taken = inspect.signature(kind.__init__).parameters
+    options = {name: value for name, value in options.items() if name in taken}
+    if "generator" in taken:
+        options["generator"] = torch.Generator().manual_seed(5)
+    collator = kind(**options)
+    copy = pickle.loads(pickle.dumps(collator))
+    equal(copy(COLLATORS[kind]), collator(COLLATORS[kind]))
+    loader = DataLoader(COLLATORS[kind], 2, num_workers=2, collate_fn=collator)
+    passes = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        passes.append(list(loader))
+    for first, second in zip(*passes, strict=True):
+        equal(first, second)
+    drawn = [batch["input_ids"] == MASK for batch in passes[0]]
+    assert torch.equal(*drawn) is (kind not in TRAINING)

@@ -29,9 +29,11 @@ def test_every_file_is_reached_from_an_experiment():
     for path in CONFIGS.rglob("*.yaml"):
         by_name.setdefault(path.stem, []).append(path)
     reached: set[str] = set()
-    # Histories, samplers, likelihoods and their evaluator are added on the command line.
+    # Histories, samplers, likelihoods and their evaluator are added on the command line; so is what
+    # several processes need.
     samplers = {path.stem for path in (CONFIGS / "sampler").glob("*.yaml")}
     ahead = {*EXPERIMENTS, *samplers, "topk_mlm", "mc_mlm", "likelihood_mlm"}
+    ahead |= {"ddp_mlm", "fsdp_layers_mlm", "shared_mlm"}
     while ahead:
         name = ahead.pop()
         reached.add(name)
