@@ -167,3 +167,19 @@ def goes_on_as(result, whole):
     """Whether a resumed run's losses are the last ones of the whole run, and its weights equal."""
     same = all(torch.equal(a, b) for a, b in zip(result.weights, whole.weights, strict=True))
     return bool(result.losses) and result.losses == whole.losses[-len(result.losses) :] and same
+
+
+class Watching(Callback):
+    """Notes after which steps a file is there."""
+
+    def __init__(self, path, seen):
+        self.path, self.seen = path, seen
+
+    def on_train_batch_start(self, trainer, *args):
+        self.look(trainer)
+
+    def on_train_end(self, trainer, *args):
+        self.look(trainer)
+
+    def look(self, trainer):
+        self.seen.append((trainer.global_step, self.path.exists()))

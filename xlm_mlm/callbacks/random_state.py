@@ -20,9 +20,10 @@ def random_state(device: torch.device | None = None) -> State:
         "torch": torch.get_rng_state().numpy().tobytes(),
         "python": [version, np.array(words, dtype=np.uint64).tobytes(), gauss],
     }
-    name, keys, place, has_gauss, cached = np.random.get_state()
-    if name == "MT19937":  # the others hold no such keys; whoever installs one saves it
-        state["numpy"] = [np.asarray(keys).tobytes(), int(place), int(has_gauss), float(cached)]
+    numpy = np.random.get_state(legacy=False)
+    if numpy["bit_generator"] == "MT19937":  # numpy's own, unless someone put in another
+        keys, place = numpy["state"]["key"].tobytes(), int(numpy["state"]["pos"])
+        state["numpy"] = [keys, place, int(numpy["has_gauss"]), float(numpy["gauss"])]
     if device is not None and device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device).numpy().tobytes()
     return state

@@ -3,10 +3,12 @@
 import functools
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import IterableDataset
@@ -82,6 +84,7 @@ class ExactResume(Callback):
         if trainer.world_size > 1:
             return
         self.stepping = self._validating = False
+        _write_the_same_last(trainer)
         if self._loaded is not None:
             self._step, self._loaded = dict(self._loaded), None
             self._set(self._step, trainer)
@@ -227,6 +230,18 @@ def _check_workers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
                     f"{now}; the place in the rows is kept by worker, so the number must be the "
                     f"same: set num_dataloader_workers={saved}"
                 )
+
+
+def _write_the_same_last(trainer: Any) -> None:
+    """Resumed with other options, as how often to save, a callback that saves does not know its
+    `last.ckpt` again, and writes `last-v1.ckpt` from then on, which the host never looks for."""
+    for callback in trainer.checkpoint_callbacks:
+        if not isinstance(callback, ModelCheckpoint) or not trainer.ckpt_path:
+            continue
+        last = Path(str(callback.dirpath), f"{callback.CHECKPOINT_NAME_LAST}.ckpt")
+        here = Path(trainer.ckpt_path).resolve().parent == last.resolve().parent
+        if here and callback.save_last and not callback.last_model_path and last.exists():
+            callback.last_model_path = str(last)
 
 
 def _count_the_epoch_once(trainer: Any) -> None:
