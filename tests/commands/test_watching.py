@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import unicodedata
@@ -21,6 +22,7 @@ from xlm_mlm.rebuild import rebuild
 PROGRAM = Path(sys.executable).with_name("xlm-mlm")
 MASK = 0
 ESCAPE = "\x1b"
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # the cursor
 # Whatever here decides what a terminal is.
 SETTINGS = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES")
 DIGITS = ["[MASK]", *map(str, range(1, 10)), "word"]
@@ -340,3 +342,22 @@ def test_the_program_redraws_a_real_terminal(tmp_path):
     assert f"{ESCAPE}[1A" in drawing
     assert re.search(r"\x1b\[[\d;]*48;2;\d+;\d+;\d+m", drawing)
     assert "pass 0: " not in drawing
+
+
+def test_sigterm_gives_the_cursor_back(naps):
+    """It ended the process where it was, with the cursor hidden."""
+    stream = Terminal()
+    watching = watcher(DIGITS, stream)
+    with pytest.raises(SystemExit) as ended, watching:
+        watching(view([1, MASK]))
+        assert stream.getvalue().rfind(HIDE) > stream.getvalue().rfind(SHOW)
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 143
+    assert stream.getvalue().rfind(SHOW) > stream.getvalue().rfind(HIDE)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_where_nothing_is_redrawn_sigterm_is_left_alone():
+    with watcher(DIGITS):
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

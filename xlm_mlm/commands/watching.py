@@ -1,5 +1,8 @@
 """A text in the terminal while its blanks are filled: in place, coloured by confidence."""
 
+import signal
+import sys
+import threading
 import time
 from typing import Any
 
@@ -19,6 +22,9 @@ _BLANK = "·"
 class Watcher:
     """Called with each `View` of a filling; on a terminal it redraws, elsewhere it adds lines.
 
+    SIGTERM, while it redraws, ends the program by an exception (exit code 143), so that the
+    terminal has its cursor again.
+
     Args:
         filler: whose texts they are.
         stream: where to draw.
@@ -31,11 +37,28 @@ class Watcher:
         # Told, since rich has an opinion of its own, and other variables to form it.
         self.console = Console(file=stream, force_terminal=colour, highlight=False)
         self._live = Live(console=self.console, auto_refresh=False) if colour else None
+        self._takes_sigterm = False
 
     def __enter__(self) -> "Watcher":
+        # Whoever handles it already ends the program in a way of their own.
+        if (
+            self._live is not None
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        ):
+            signal.signal(signal.SIGTERM, _exit)
+            self._takes_sigterm = True
         return self
 
     def __exit__(self, *error: Any) -> None:
+        try:
+            self._stop()
+        finally:
+            if self._takes_sigterm:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                self._takes_sigterm = False
+
+    def _stop(self) -> None:
         if self._live is not None and self._live.is_started:
             self._live.stop()
             self.console.print()  # apart from what follows
@@ -100,6 +123,10 @@ class Watcher:
                 line.append(f"{cell.plain:^3}", style=cell.style)
             lines.append(line)
         return Text("\n").join(lines)
+
+
+def _exit(number: int, frame: Any) -> None:
+    sys.exit(128 + number)
 
 
 def _style(p: float, new: bool) -> str:
