@@ -6,8 +6,10 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from xlm.datamodule import SimpleSpaceTokenizer
 
-from xlm_mlm.collation.randomness import RandomSource
+from xlm_mlm.collation.randomness import RandomSource, source_of
+from xlm_mlm.collation.single import DefaultMLMCollator
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 3), (4, 6)])
@@ -47,3 +49,40 @@ def test_permutations_hold_every_number_and_come_up_alike():
     shares = [drawn.count(order) / 3000 for order in permutations(range(3))]
     assert sum(shares) == pytest.approx(1)
     assert max(abs(share - 1 / 6) for share in shares) < 5 * (5 / 36 / 3000) ** 0.5
+
+
+def test_a_generator_of_its_own_goes_back_to_where_it_was():
+    generator = torch.Generator().manual_seed(3)
+    source = RandomSource(generator)
+    source.words(2, 3)
+    state = source.state_dict()
+    first = source.words(4, 5)
+    again = RandomSource(torch.Generator().manual_seed(8))
+    again.load_state_dict(state)
+    assert np.array_equal(again.words(4, 5), first)
+    source.load_state_dict(state)
+    assert source.generator is generator
+    assert np.array_equal(source.words(4, 5), first)
+
+
+def test_without_a_generator_there_is_no_state():
+    source = RandomSource()
+    assert source.state_dict() == {}
+    before = torch.get_rng_state()
+    source.load_state_dict(RandomSource(torch.Generator()).state_dict())
+    assert source.generator is None
+    assert torch.equal(torch.get_rng_state(), before)
+    own = RandomSource(torch.Generator().manual_seed(3))
+    own.load_state_dict({})
+    assert np.array_equal(
+        own.words(1, 4), RandomSource(torch.Generator().manual_seed(3)).words(1, 4)
+    )
+
+
+def test_the_source_of_a_collator_is_found():
+    tokenizer = SimpleSpaceTokenizer.for_numbers(20)
+    generator = torch.Generator()
+    collator = DefaultMLMCollator(tokenizer, 8, None, generator=generator)
+    assert source_of(collator).generator is generator
+    assert source_of(lambda rows: rows) is None
+    assert source_of(None) is None
