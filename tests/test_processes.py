@@ -50,9 +50,13 @@ def found(folder):
     both = [
         WarmProcess(script, [str(rank), str(folder)], FOLDER, environment) for rank in range(WORLD)
     ]
-    for process in both:
-        ended = process.finish(timeout=180)
-        assert ended.code == 0, ended.output[-3000:]
+    try:
+        for process in both:
+            ended = process.finish(timeout=180)
+            assert ended.code == 0, ended.output[-3000:]
+    finally:
+        for process in both:
+            process.kill()
     ranks = [torch.load(folder / f"found.{rank}.pt", weights_only=False) for rank in range(WORLD)]
     return {check: [rank[check] for rank in ranks] for check in ranks[0]}
 
@@ -106,6 +110,12 @@ def test_weighted_by_tokens_so_do_unequal_ones(found, by):
         ranks = found["trained_by_lightning"]
     both = [mean(*pair) for pair in zip(*ranks, strict=True)]
     assert both == pytest.approx(of_one_process(unequal_counts), abs=1e-5)
+
+
+@pytest.mark.parametrize("wrong", ["sum", None, 1])
+def test_another_way_to_weigh_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"across_ranks is .*; it must be one of 'mean', 'tokens'"):
+        loss_of(network(), across_ranks=wrong)
 
 
 def test_a_mean_of_means_is_another_loss(found):
