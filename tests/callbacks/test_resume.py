@@ -3,6 +3,7 @@
 import re
 import signal
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,3 +211,29 @@ def test_rows_and_options_of_the_caller_stay_as_they_were():
     assert options == copy
     assert manager.dataset.rows is ROWS
     assert data.dataset_managers["val"]["lm"].dataset is ROWS
+
+
+def test_what_the_page_names_of_the_host_is_there():
+    """Where these go, its explanations go with them."""
+    from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+    from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+    from xlm.utils.checkpoint_paths import find_auto_resume_checkpoint
+
+    page = (Path(__file__).parents[2] / "docs" / "resuming.md").read_text(encoding="utf-8")
+    named = (
+        _PrefetchDataFetcher,
+        _TrainingEpochLoop.advance,
+        _CheckpointConnector._select_ckpt_path,
+        SIGTERMException,
+        find_auto_resume_checkpoint,
+        ExactResume,
+    )
+    for thing in named:
+        assert f"{thing.__qualname__}`" in page, thing
+    assert f"`{KEY}`" in page
+    for name in ("default_mlm", "terminal_mlm", "resume_mlm"):
+        assert f"`{name}`" in page or f": {name}`" in page
+        folder = Path(__file__).parents[2] / "xlm_mlm" / "configs" / "callbacks"
+        assert (folder / f"{name}.yaml").exists()

@@ -347,12 +347,16 @@ def test_the_program_redraws_a_real_terminal(tmp_path):
 def test_sigterm_gives_the_cursor_back(naps):
     """It ended the process where it was, with the cursor hidden."""
     stream = Terminal()
-    watching = watcher(DIGITS, stream)
-    with pytest.raises(SystemExit) as ended, watching:
-        watching(view([1, MASK]))
-        assert stream.getvalue().rfind(HIDE) > stream.getvalue().rfind(SHOW)
-        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-        os.kill(os.getpid(), signal.SIGTERM)
+
+    def fill():
+        with watcher(DIGITS, stream) as watching:
+            watching(view([1, MASK]))
+            assert stream.getvalue().rfind(HIDE) > stream.getvalue().rfind(SHOW)
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        fill()
     assert ended.value.code == 143
     assert stream.getvalue().rfind(SHOW) > stream.getvalue().rfind(HIDE)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
