@@ -70,6 +70,15 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def test_the_tests_that_the_page_on_security_names_are_there():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)`", page)
+    assert len(named) > 20
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py")]
+    for name in named:
+        assert any(f"def {name}(" in source for source in sources), name
+
+
 def test_the_adapter_s_attributes_are_described():
     text = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
     for name in (name for name in vars(Adapter) if not name.startswith("_")):
