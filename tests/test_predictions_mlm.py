@@ -96,12 +96,30 @@ def test_where_files_cannot_be_locked_one_process_still_writes(harness, tmp_path
 
 @pytest.mark.parametrize("line", ['{"text": "to', "7\n"])
 def test_a_damaged_file_is_named(harness, tmp_path, line):
+    first, log = (SharedPredictions(["file"], **FIELDS) for _ in range(2))
+    first(harness, None, batch_of(0), {}, *PLACE)
     path = tmp_path / "val" / "infill_prediction" / "epoch=0_step=0.jsonl"
-    path.parent.mkdir(parents=True)
     path.write_text(line)
     with pytest.raises(ValueError, match=r"step=0\.jsonl has a line that is no row"):
-        SharedPredictions(["file"], **FIELDS)(harness, None, batch_of(1), {}, *PLACE)
+        log(harness, None, batch_of(1), {}, *PLACE)
     assert path.read_text() == line
+
+
+def test_rows_of_an_earlier_run_are_put_aside_and_kept(harness, tmp_path, caplog):
+    folder = tmp_path / "val" / "infill_prediction"
+    for run in range(3):
+        writers = [SharedPredictions(["file"], **FIELDS) for _ in range(2)]
+        writers[0](harness, None, batch_of(run), {}, *PLACE)
+        writers[1](harness, None, batch_of(run, 9), {}, *PLACE)
+    assert [row["sample_id"] for row in written(tmp_path)] == [2, 9]
+    aside = [folder / f"epoch=0_step=0.jsonl.old-{n}" for n in (1, 2)]
+    kept = [[json.loads(line)["sample_id"] for line in path.open()] for path in aside]
+    assert kept == [[0, 9], [1, 9]]
+    assert "holds rows of an earlier run; they are now in epoch=0_step=0.jsonl.old-1" in caplog.text
+    # The host's own rows, with no note of when they were begun, too.
+    (folder / ".epoch=0_step=0.jsonl.lock").unlink()
+    SharedPredictions(["file"], **FIELDS)(harness, None, batch_of(5), {}, *PLACE)
+    assert [row["sample_id"] for row in written(tmp_path)] == [5]
 
 
 def test_other_writers_are_the_hosts():

@@ -2,8 +2,12 @@
 
 import inspect
 import json
+import logging
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from xlm.log_predictions import FilePredictionWriter, LogPredictions
 
 from xlm_mlm.collation.samples import SAMPLE_ID
 
+_logger = logging.getLogger(__name__)
 # The host decorates both so that the first process alone runs them.
 _log = inspect.unwrap(LogPredictions.__call__)
 _write = inspect.unwrap(FilePredictionWriter.write)
@@ -21,12 +26,15 @@ class SharedFileWriter(FilePredictionWriter):
     """The host's writer, into one file by all processes: whole rows, and a sample once.
 
     Samplers that give every process as many rows repeat some; a row whose `sample_id` is in the
-    file already is left out. Rows without one are all written. Processes of several machines need
-    a file system in common whose locks work.
+    file already is left out. Rows without one are all written. A file that was begun before this
+    run, as one of the same `job_name` would find, is put aside under another name. Processes of
+    several machines need a file system in common whose locks work, and clocks that agree.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # All processes of a run get here before one of them predicts: they wait for each other.
+        self._made = time.time_ns()
         self._known: dict[Path, tuple[int, set[int]]] = {}
 
     def filter_fields(self, out_dict: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +57,8 @@ class SharedFileWriter(FilePredictionWriter):
     ) -> None:
         """Append the rows that are not there, in whatever process this is.
 
+        A hidden file beside, which is locked meanwhile, says when the rows' file was begun.
+
         Raises:
             OSError: the file can't be written.
             ValueError: a line of the file, which somebody else changed, is no row.
@@ -57,7 +67,9 @@ class SharedFileWriter(FilePredictionWriter):
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with _alone(path) as begun:
+            if path not in self._known:
+                _begin(path, begun, self._made)
             known = self._samples_in(path)
             new = [i for i, row in enumerate(predictions) if row.get(SAMPLE_ID) not in known]
             truth = ground_truth_text and [ground_truth_text[i] for i in new]
@@ -134,14 +146,33 @@ def _sample_of(line: bytes, path: Path) -> Any:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[Path]:
     """Wait until no other process writes to the file, and keep others waiting."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where several processes on one machine are not usual
-        yield
-        return
     # A file of its own: the rows' file may not be there yet.
-    with open(path.with_name(f".{path.name}.lock"), "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    beside = path.with_name(f".{path.name}.lock")
+    with open(beside, "ab") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows, where several processes on one machine are not usual
+            pass
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield beside
+
+
+def _begin(path: Path, begun: Path, made: int) -> None:
+    """Put a file of rows aside that was begun before `made`, and note that one is begun.
+
+    Args:
+        path: of the rows.
+        begun: holds when they were begun, in nanoseconds.
+        made: when this process was ready for its first row.
+    """
+    if path.exists():
+        text = begun.read_text()
+        if text.isdecimal() and int(text) >= made:
+            return
+        aside = next(free for n in count(1) if not (free := Path(f"{path}.old-{n}")).exists())
+        os.replace(path, aside)
+        _logger.warning(f"{path} holds rows of an earlier run; they are now in {aside.name}")
+    begun.write_text(str(time.time_ns()))
