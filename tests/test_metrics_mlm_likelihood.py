@@ -60,6 +60,12 @@ def test_many_small_terms_are_not_lost():
     assert float(metric.nll) == 2**24 + 5
 
 
+@pytest.mark.parametrize(("mps", "dtype"), [(False, torch.float64), (True, torch.float32)])
+def test_sums_are_in_the_widest_type_there_is(monkeypatch, mps, dtype):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert SequenceNLL().nll.dtype == dtype
+
+
 def test_options_are_those_of_every_metric():
     assert not SequenceNLL(sync_on_compute=False).sync_on_compute
 

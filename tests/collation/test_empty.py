@@ -32,6 +32,8 @@ def test_rows_of_masks(tokenizer):
     assert rows == [{"input_ids": [MASK] * 4, "sample_id": i} for i in range(3)]
     assert rows[0]["input_ids"] is not rows[1]["input_ids"]
     assert list(MLMEmptyDataset(tokenizer, 0, 4)) == []
+    for dataset in (MLMEmptyDataset(tokenizer, 3, 4), from_ref(tokenizer, 3)):
+        assert dataset.tokenizer is tokenizer
 
 
 def test_workers_share_the_rows(tokenizer):

@@ -153,6 +153,14 @@ def test_the_suffix_may_be_in_input_ids(tokenizer, collator_class):
     assert torch.equal(collator(both)["target_ids"], collator(EXAMPLES)["target_ids"])
 
 
+@pytest.mark.parametrize("collator_class", TRAINING)
+def test_a_suffix_is_missed_where_it_is_missing(tokenizer, collator_class):
+    """Not in the row before it, which has its suffix in the other field."""
+    examples = [{"prompt_ids": [9], "input_ids": [9]}, {"prompt_ids": [9]}]
+    with pytest.raises(KeyError, match="the field 'target_ids', which row 1 "):
+        collator_class(tokenizer, None, 4, 3)(examples)
+
+
 def test_fields_can_be_renamed(tokenizer):
     options = {"block_size": 4, "input_block_size": 3, "target_field": "a", "prompt_field": "q"}
     for collator_class in (MLMSeq2SeqCollator, MLMSeq2SeqPredCollator):

@@ -53,6 +53,17 @@ def test_booleans_by_token_by_column_and_by_row():
     assert torch.equal(found, torch.stack([by_row[f // 5, f % 5] for f in FLAT.tolist()]))
 
 
+def test_an_empty_list_allows_nothing(tokenizer):
+    assert allowed([]) == [[]] * 5
+    assert allowed({2: [], "others": [3]}) == [[3], [], [3], [3], [3]]
+    assert AllowedTokens([3]).at(X, FLAT, PLACES, None, V).dtype == torch.bool
+
+
+def test_a_table_must_be_one():
+    with pytest.raises(ValueError, match=r"^mine is \[True\]; it must be a boolean tensor"):
+        booleans_at([True], "mine", X.shape, FLAT, V)
+
+
 def test_a_callable_sees_the_rows():
     seen = []
 
