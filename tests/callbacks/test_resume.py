@@ -106,16 +106,13 @@ def test_after_what_ended_it(tmp_path, name):
 
 
 def test_twice_in_a_row(tmp_path):
-    """Resumed, Lightning saves again after the first batch of a sum: half a step."""
-    options = {"accumulate": 2, "every": 2}
-    whole = train(tmp_path / "whole", 5, **options)
-    train(tmp_path, 5, at={("train", 5): RuntimeError("x")}, **options)
-    (tmp_path / "on_exception.ckpt").unlink()
-    train(
-        tmp_path, 5, at={("train", 5): RuntimeError("x")}, resume=tmp_path / "last.ckpt", **options
-    )
-    (tmp_path / "on_exception.ckpt").unlink()
-    assert goes_on_as(train(tmp_path, 5, resume=tmp_path / "last.ckpt", **options), whole)
+    """Resumed after step 3, Lightning saves again after the next batch: a third of a step."""
+    options = {"accumulate": 3, "every": 3, "validate_every": 100}
+    whole = train(tmp_path / "whole", 6, **options)
+    for resume in (None, tmp_path / "last.ckpt"):
+        train(tmp_path, 6, at={("train", 9): RuntimeError("x")}, resume=resume, **options)
+        (tmp_path / "on_exception.ckpt").unlink()
+    assert goes_on_as(train(tmp_path, 6, resume=tmp_path / "last.ckpt", **options), whole)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
