@@ -126,9 +126,14 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         What depends on values (the `BlockMask` of packed batches, the indices of the positions
         that count) is worked out here, outside `loss_fn`, which the host may compile. So are, with
         `num_mc_samples` and a model in eval mode, `nll` and `num_tokens`.
+
+        Raises:
+            KeyError: as in `loss_fn`.
+            ValueError: as in `loss_fn`; or (looked for on the CPU only) the loss is not finite.
         """
         prepared = self._prepare(batch)
         found = self.loss_fn(prepared, batch_idx, dataloader_idx, dataloader_name)
+        _check_finite(found["loss"], prepared["loss_at"])
         if self.num_mc_samples is None or getattr(self.model, "training", False):
             return found
         return {**found, **self._likelihood(prepared)}
@@ -330,6 +335,18 @@ def _check_segments(segments: Any, inputs: Tensor) -> None:
             f"segment_ids are {_kind(segments)}; they must be a tensor, one for each token, of "
             f"shape {tuple(inputs.shape)}"
         )
+
+
+def _check_finite(loss: Tensor, at: Tensor) -> None:
+    if not host_checkable(loss) or bool(loss.isfinite()):
+        return
+    why = "the model's logits hold NaN or +inf, or nothing but -inf, at one of them"
+    if not loss.isnan():
+        why = "the model gives a target probability 0, or logits are too far apart"
+    raise ValueError(
+        f"the loss over {at.numel()} positions is {loss.item()}; it must be finite: {why}. If "
+        "training diverged, lower the learning rate or clip gradients"
+    )
 
 
 def _kind(value: Any) -> str:

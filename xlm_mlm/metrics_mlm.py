@@ -195,7 +195,10 @@ class SequenceNLL(Metric):
                 f"nll has shape {tuple(nll.shape)} and num_tokens {tuple(num_tokens.shape)}; there "
                 "must be one number of tokens for each nll"
             )
-        self.nll += nll.sum(dtype=self.nll.dtype)
+        total = nll.sum(dtype=self.nll.dtype)
+        if total.device.type == "cpu" and total.isnan():
+            raise ValueError("nll holds NaN, which no mean can take; it must be 0 or more")
+        self.nll += total
         self.tokens += num_tokens.sum()
         self.sequences += (num_tokens > 0).sum()
 

@@ -57,11 +57,12 @@ def mlm_nll(
         batch_size: rows in a forward pass at most, of all rows' passes together; B if None.
 
     Returns:
-        On the CPU; 0 for a row with nothing to score, NaN where the model's logits are.
+        On the CPU; 0 for a row with nothing to score, infinite where a token is impossible.
 
     Raises:
         ValueError: a shape, type or number that does not fit, or a mask token, or a token that is
-            hidden, among those to be scored.
+            hidden, among those to be scored; or the model's logits are no distribution: NaN, +inf,
+            or -inf alone.
     """
     require_int("num_mc_samples", num_mc_samples, 1)
     context = {"attention_mask": attention_mask, "positions": positions}

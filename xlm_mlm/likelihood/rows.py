@@ -13,7 +13,7 @@ from xlm_mlm.model_mlm import logits_at_positions, takes
 from xlm_mlm.modeling.asking import check_target_ids
 from xlm_mlm.modeling.masks import segment_block_mask, segments_of, validity
 from xlm_mlm.modeling.rotary import derived_positions
-from xlm_mlm.sampling.distributions import row_pieces
+from xlm_mlm.sampling.scores import token_log_probability
 from xlm_mlm.types_mlm import MLMModel
 
 # Values of the logits held at once: 512 MB in fp32.
@@ -162,6 +162,10 @@ class Rows:
             rows: of which row each copy is.
             hidden: where it is masked.
             scored: of which tokens; some of the hidden ones.
+
+        Raises:
+            ValueError: the model gives no distribution somewhere, its logits being NaN, +inf, or
+                -inf alone.
         """
         flat = scored.flatten().nonzero().squeeze(1)
         if not len(flat):
@@ -173,14 +177,15 @@ class Rows:
         logits = logits_at_positions(model, inputs, flat, **self._context(picked))
         targets = tokens.flatten()[flat]
         check_target_ids(targets, logits.shape[-1])
-        found, start = [], 0
-        for piece in row_pieces(logits):
-            piece = piece.to(torch.promote_types(piece.dtype, torch.float32))
-            target = targets[start : start + len(piece), None]
-            chosen = piece.gather(1, target).squeeze(1) - piece.logsumexp(dim=1)
-            found.append(chosen.cpu().double())
-            start += len(piece)
-        return torch.cat(found)
+        found = token_log_probability(logits, targets).cpu().double()
+        if found.isnan().any():
+            column = int(flat[found.isnan().to(device)][0]) % tokens.shape[1]
+            raise ValueError(
+                f"the model's logits hold NaN or +inf, or nothing but -inf, at "
+                f"{int(found.isnan().sum())} of {len(found)} positions, the first in column "
+                f"{column}; its weights may hold NaN, or the computation overflow"
+            )
+        return found
 
     def _context(self, picked: Integer[Tensor, "M"]) -> dict[str, Any]:
         """What the model is told beside the tokens."""

@@ -152,10 +152,11 @@ def _sum_up(
         logits, p = room[:, : len(target)]
         _project_into(logits, states[part], narrow)
         torch.softmax(logits, 1, out=p)
-        # log-sum-exp from the largest entry, where p cannot be 0.
-        log_sum = logits.amax(dim=1) - p.amax(dim=1).log()
+        # From the largest entry, where p cannot be 0; of log-sum-exp, large logits would leave none
+        # of its digits.
+        behind = logits.amax(dim=1) - logits.gather(1, target).squeeze(1)
         # No dot product: autocast would take that in half precision.
-        loss += ((log_sum - logits.gather(1, target).squeeze(1)) * weights[part]).sum()
+        loss += ((behind - p.amax(dim=1).log()) * weights[part]).sum()
         if not with_gradients:
             continue
         p.scatter_add_(1, target, p.new_full(target.shape, -1.0))

@@ -39,15 +39,20 @@ def top_probability(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
 def token_log_probability(
     logits: Float[Tensor, "M V"], tokens: Integer[Tensor, "M"]
 ) -> Float[Tensor, "M"]:
-    """log p of one token at each position."""
-    picked = logits.gather(1, tokens.long()[:, None]).squeeze(1)
-    return picked - log_sum(logits)
+    """log p of one token at each position, in fp32 or wider.
 
-
-@_in_pieces
-def log_sum(logits: Float[Tensor, "M V"]) -> Float[Tensor, "M"]:
-    """log of the sum of exp(logits), which turns logits into log-probabilities."""
-    return logits.logsumexp(dim=-1)
+    NaN exactly where there is no distribution: of NaN, +inf, or -inf alone.
+    """
+    pieces, found = row_pieces(logits), []
+    parts = tokens.long()[:, None].split([len(piece) for piece in pieces])
+    for piece, token in zip(pieces, parts, strict=True):
+        z = piece.to(torch.promote_types(piece.dtype, torch.float32))
+        # From the largest entry, where p cannot be 0: less the log of the sum, large logits would
+        # have no digits left.
+        top = z.amax(dim=-1, keepdim=True)
+        best = z.softmax(dim=-1).amax(dim=-1)
+        found.append((z.gather(1, token) - top).squeeze(1) + best.log())
+    return torch.cat(found)
 
 
 @_in_pieces
