@@ -107,6 +107,8 @@ def describe(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     """The message of an exception in one line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     # str() of a KeyError is the repr of its message.
     bare = isinstance(error, KeyError) and len(error.args) == 1
     try:

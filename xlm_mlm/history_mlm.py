@@ -5,6 +5,7 @@ are made of, and `read_traces`, which reads whole samples.
 """
 
 import json
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -113,12 +114,17 @@ class HistoryTopKPlugin(HistoryPluginBase):
         for row, sequence in enumerate(narrow(step_results["x"]).cpu()):
             # Unique without asking anyone: other processes may write beside us.
             fid = uuid.uuid4().hex
-            (self.output_dir / fid).mkdir(parents=True)
+            folder = self.output_dir / fid
+            folder.mkdir(parents=True)
             self._fids.append(fid)
             self._begun.append(now + row)
             self._steps.append(0)
-            write_tensors(self.output_dir / fid / BEFORE, {"before": sequence})
-            self._write_meta(row, finished=False)
+            try:
+                write_tensors(folder / BEFORE, {"before": sequence})
+                self._write_meta(row, finished=False)
+            except OSError:
+                shutil.rmtree(folder, ignore_errors=True)  # no record yet
+                raise
 
     def update_history(self, step_results: MLMStepResults) -> None:
         """Write a pass for the rows that took part in it.

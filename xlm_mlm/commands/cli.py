@@ -147,8 +147,6 @@ def _run(args: list[str], session: Session) -> int:
 
 def _message(error: Exception) -> str:
     """What went wrong, in one line."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return "there is not enough memory for this"
     text = message_of(error) or type(error).__name__

@@ -97,7 +97,10 @@ def _replaceable(path: Path) -> bool:
 
 
 def _write(write: Callable[[Path], None], path: Path, what: str) -> None:
-    write(path)
+    from xlm_mlm.history.files import on_full_disk
+
+    with on_full_disk("it is as it was before, and so is the history: make room and try again"):
+        write(path)
     typer.echo(f"wrote {path} ({_size(path.stat().st_size)}): {what}")
 
 

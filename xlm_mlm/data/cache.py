@@ -19,6 +19,7 @@ from xlm.datamodule import DatasetManager
 
 from xlm_mlm.checks import require_choice, require_mapping, shown
 from xlm_mlm.data.numbered import NumbersSamples
+from xlm_mlm.history.files import naming_file, on_full_disk
 
 SPLITS = ("train", "validation", "test", "predict")
 
@@ -42,6 +43,8 @@ HOST_OPTIONS = (
 
 # Part of every digest: raise it when the rows that the same options give change.
 _FORMAT = 3
+
+_NO_ROWS = "none of these rows are kept: make room, and run the same command again"
 
 
 def digest(inputs: Any) -> str:
@@ -189,8 +192,9 @@ class CachedDatasetManager(NumbersSamples, DatasetManager):
         cache_dir.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{cache_dir.name}-", dir=cache_dir.parent))
         try:
-            rows = self.make_rows(self._tokenizer, staging / "workspace")
-            rows.save_to_disk(staging / "rows", num_shards=self.iterable_dataset_shards)
+            with on_full_disk(_NO_ROWS), naming_file(cache_dir):
+                rows = self.make_rows(self._tokenizer, staging / "workspace")
+                rows.save_to_disk(staging / "rows", num_shards=self.iterable_dataset_shards)
             if self.rewrite_manual_cache and cache_dir.exists():
                 os.rename(cache_dir, staging / "old")
             _publish(staging / "rows", cache_dir)

@@ -59,8 +59,7 @@ class PartialFile:
         head = self._file.readline()
         if not head.endswith(b"\n"):
             self._file.truncate(0)
-            self._file.write(json.dumps({"run": run, "start": start}).encode() + b"\n")
-            self._file.flush()
+            self._append(json.dumps({"run": run, "start": start}).encode() + b"\n")
         elif _head(head) != (run, start):
             raise ValueError(f"{self.path} {OTHER_RUN}")
         else:
@@ -86,15 +85,29 @@ class PartialFile:
         return end
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append a batch's rows, and hand them to the operating system."""
+        """Append a batch's rows, and hand them to the operating system: all, or none stay.
+
+        Raises:
+            OSError: they can't be written.
+        """
+        self._append(b"".join(line_of(row) for row in rows))
+
+    def _append(self, data: bytes) -> None:
+        # Past Python's buffer, which would keep what a full disk refused and try it again.
+        file = self._file.fileno()
+        end, left = os.fstat(file).st_size, memoryview(data)
         with naming_file(self.path):
-            self._file.write(b"".join(line_of(row) for row in rows))
-            self._file.flush()
+            try:
+                while left:
+                    left = left[os.write(file, left) :]
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(file, end)
+                raise
 
     def close(self) -> None:
         """Make sure of what was written."""
         with naming_file(self.path):
-            self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
 

@@ -38,11 +38,13 @@ from xlm_mlm.generation.options import GenerationOptions, choose_device, read_op
 from xlm_mlm.generation.processes import Processes, joined
 from xlm_mlm.generation.provenance import identity, resolved, versions, write_meta
 from xlm_mlm.generation.rows import count_rows, rows_of_rank, seed_batch
+from xlm_mlm.history.files import on_full_disk
 from xlm_mlm.history_mlm import HistoryTopKPlugin
 
 logger = logging.getLogger(__name__)
 
 HISTORY_K = 5
+_KEPT = "whole batches that were predicted are kept: make room, and the same command goes on"
 
 
 def run(cfg: DictConfig) -> Path:
@@ -112,10 +114,12 @@ class _Run:
         loaders = prediction_loaders(datamodule)
         harness, weights = self._harness(datamodule)
         self._keep_history(harness.predictor)
-        self._predict(harness, loaders, start)
+        with on_full_disk(_KEPT):
+            self._predict(harness, loaders, start)
         self.processes.wait()
         if first:
-            self._finish(loaders, start, weights)
+            with on_full_disk(_KEPT):
+                self._finish(loaders, start, weights)
         self.processes.wait()
         return self.folder / PREDICTIONS
 

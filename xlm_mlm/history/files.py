@@ -4,14 +4,15 @@
 unpickled, no name leads out of the folder, and what does not fit is an error that names the file.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ FORMAT = 2
 META = "meta.json"
 BEFORE = "before.safetensors"
 _FID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _VOCABULARY = re.compile(r"vocabulary\.[0-9a-f]{16}\.json")
 
 
@@ -60,12 +62,38 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; no part of it stays.
     """
+    with writing_whole(path) as write:
+        write(data)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Write a file piece by piece, so that it appears whole at the end or not at all.
+
+    Yields:
+        What appends a piece.
+
+    Raises:
+        OSError: it cannot be written; no part of it stays.
+    """
     # Not the process's number, which two machines or containers may share.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.partial")
     try:
         with naming_file(path):
-            partial.write_bytes(data)
-            os.replace(partial, path)
+            file = partial.open("wb")
+        try:
+
+            def write(data: bytes) -> None:
+                with naming_file(path):
+                    file.write(data)
+
+            yield write
+            with naming_file(path):
+                file.close()
+                os.replace(partial, path)
+        finally:
+            with suppress(OSError):  # of what could not be written before
+                file.close()
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -77,9 +105,22 @@ def naming_file(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # nothing but words
+        named = error.filename is not None and not str(error.filename).endswith(".partial")
+        if error.errno is None or named:  # nothing but words, or another file's
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def on_full_disk(then: str) -> Iterator[None]:
+    """Add to the error of a full disk what is kept, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        said = f"{error.strerror}; {then}"
+        raise type(error)(error.errno, said, error.filename) from error
 
 
 def write_vocabulary(output_dir: Path, texts: list[str]) -> str:
