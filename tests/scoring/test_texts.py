@@ -10,14 +10,18 @@ from xlm_mlm.scoring.texts import Text, read_texts
 def test_lines_are_counted_and_blank_ones_left_out(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeff one\r\n\n \t\ntwo\x85 three\u2028\nlast".encode())
-    assert read_texts(path) == [Text(1, " one"), Text(4, "two\x85 three\u2028"), Text(5, "last")]
+    assert list(read_texts(path)) == [
+        Text(1, " one"),
+        Text(4, "two\x85 three\u2028"),
+        Text(5, "last"),
+    ]
 
 
 def test_fields_of_objects(tmp_path):
     path = tmp_path / "a.JSONL"
     rows = [json.dumps({"said": "a\nb", "x": 1}), "", json.dumps({"said": " "}), '{"said": "c"}']
     path.write_text("\n".join(rows) + "\n")
-    assert read_texts(path, "said") == [Text(1, "a\nb"), Text(4, "c")]
+    assert list(read_texts(path, "said")) == [Text(1, "a\nb"), Text(4, "c")]
 
 
 BAD = {
@@ -42,12 +46,12 @@ def test_bad_files_are_refused(tmp_path, name):
     for content, says in BAD[name]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=says):
-            read_texts(tmp_path / name)
+            list(read_texts(tmp_path / name))
 
 
 def test_no_such_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        read_texts(tmp_path / "a.txt")
+        list(read_texts(tmp_path / "a.txt"))
     (tmp_path / "b.txt").mkdir()
     with pytest.raises(FileNotFoundError, match="is a folder"):
-        read_texts(tmp_path / "b.txt")
+        list(read_texts(tmp_path / "b.txt"))

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +73,7 @@ def fill(
 
     Long, since the program reads its options off the signature.
     """
-    texts = _texts(text, file)
+    texts, count = _texts(text, file)
     if not math.isfinite(delay) or delay < 0:
         raise ValueError(f"--delay is {delay}; it must be a number of seconds, 0 or more")
 
@@ -104,9 +104,9 @@ def fill(
         try:
             found = _filled(filler, each, candidates, delay if watch else None, more)
         except ValueError as error:
-            if len(texts) == 1:
+            if count == 1:
                 raise
-            raise ValueError(f"text {number} of {len(texts)}: {error}") from error
+            raise ValueError(f"text {number} of {count}: {error}") from error
         if as_json:
             typer.echo(_json(each, found, checkpoint, filler.weights))
         else:
@@ -123,36 +123,54 @@ def _filled(filler: Any, text: str, count: int, delay: float | None, more: dict[
         return filler.fill(text, count, watch=watcher, **more)
 
 
-def _texts(text: str | None, file: Path | None) -> list[str]:
+class _Lines:
+    """The texts of a file, one a line, read each time that they are gone through."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __iter__(self) -> Iterator[str]:
+        with self.path.open(encoding="utf-8-sig") as file:  # a byte order mark is no text
+            try:
+                for line in file:
+                    if line.strip():
+                        yield line.removesuffix("\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{self.path} is not UTF-8: {error}") from error
+
+
+def _texts(text: str | None, file: Path | None) -> tuple[Iterable[str], int]:
+    """The texts, and how many there are."""
     if file is not None and text is not None:
         raise ValueError(f"both a text and --file {file} are given; give one of them")
     if file is not None:
-        return _lines(_read(lambda: file.read_text(encoding="utf-8"), file), str(file))
+        # All at once only what can be read but once, such as a pipe.
+        lines: Iterable[str] = _Lines(file)
+        lines = lines if file.is_file() else list(lines)
+        return lines, _counted(lines, file)
     if text is not None and text != "-":
-        return [text]
+        return [text], 1
     if text is None and sys.stdin.isatty():
         raise ValueError(
             "there is no text to fill; give one, such as 'The [MASK] sat.', or --file, or pipe "
             "texts to this command"
         )
-    return _lines(_read(sys.stdin.read, "stdin"), "stdin")
-
-
-def _read(read: Callable[[], str], source: Any) -> str:
     try:
-        return read()
+        content = sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8: {error}") from error
-
-
-def _lines(content: str, source: str) -> list[str]:
+        raise ValueError(f"stdin is not UTF-8: {error}") from error
     content = content.removeprefix("\ufeff")  # a byte order mark
     lines = [line.rstrip("\r") for line in content.split("\n") if line.strip()]
-    if not lines:
+    return lines, _counted(lines, "stdin")
+
+
+def _counted(texts: Iterable[str], source: Any) -> int:
+    count = sum(1 for _ in texts)
+    if not count:
         raise ValueError(
             f"{source} holds no text; it must hold one a line, with [MASK] for a blank"
         )
-    return lines
+    return count
 
 
 def _plain(found: list[Any], scores: bool, terminal: bool) -> str:

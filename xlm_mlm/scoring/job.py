@@ -5,9 +5,11 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,21 @@ from tqdm import tqdm
 
 from xlm_mlm.generation.files import line_of
 from xlm_mlm.generation.provenance import versions
-from xlm_mlm.history.files import write_whole
+from xlm_mlm.history.files import on_full_disk, write_whole, writing_whole
 from xlm_mlm.scoring.options import ScoreOptions, read_options
 from xlm_mlm.scoring.scorer import Row, Scorer
 from xlm_mlm.scoring.texts import Text, read_texts
 
 SCORES = "scores.jsonl"
 META = "scores.meta.json"
+_NOTHING = "there are no new scores: make room, and run the same command again"
 
 
 def run(cfg: DictConfig) -> Path:
     """Score every text, write the scores and what made them, and print the sum.
 
-    Nothing is written until all are scored. Model and tokenizer are those of the checkpoint, not
-    of the experiment.
+    The files appear when all are scored; no more than a batch of texts is held at once. Model and
+    tokenizer are those of the checkpoint, not of the experiment.
 
     Returns:
         The scores' file.
@@ -43,7 +46,8 @@ def run(cfg: DictConfig) -> Path:
     options = read_options(cfg)
     path = options.output_dir / SCORES
     _check_output(path, options.if_exists)
-    texts = read_texts(options.text_file, options.text_field)
+    for _ in _texts(options):  # a bad file is found before the model is read
+        pass
     # What libraries print while they load must not end up beside the result.
     with redirect_stdout(sys.stderr):
         scorer = Scorer.from_checkpoint(
@@ -54,24 +58,40 @@ def run(cfg: DictConfig) -> Path:
             **options.of_scorer(),
         )
     # All of them first: a text that can't be scored is better found before hours of work.
-    rows = [_row(scorer, each, options.text_file) for each in texts]
-    bar = tqdm(scorer.score(rows), total=len(rows), unit="text", file=sys.stderr)
-    scores = [
-        {"line": each.line, "text": each.text, **s} for each, s in zip(texts, bar, strict=True)
-    ]
-    summary = scorer.summary(scores)
-    made = {
-        **_provenance(options, scorer),
-        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 3),
-        "summary": summary,
-    }
+    total = sum(1 for _ in _rows(scorer, _texts(options), options.text_file))
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(made, indent=2, default=str, ensure_ascii=False)
-    write_whole(path.with_name(META), text.encode("utf-8", "backslashreplace"))
-    write_whole(path, b"".join(map(line_of, scores)))
+    with on_full_disk(_NOTHING), writing_whole(path) as write:
+        summary = scorer.summary(_written(scorer, options, total, write))
+        made = {
+            **_provenance(options, scorer),
+            "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - started, 3),
+            "summary": summary,
+        }
+        text = json.dumps(made, indent=2, default=str, ensure_ascii=False)
+        write_whole(path.with_name(META), text.encode("utf-8", "backslashreplace"))
     print(_line(summary))
     return path
+
+
+def _written(
+    scorer: Scorer, options: ScoreOptions, total: int, write: Callable[[bytes], None]
+) -> Iterator[dict[str, Any]]:
+    """The scores of each text, written as they come."""
+    texts, again = tee(_texts(options))
+    rows = _rows(scorer, again, options.text_file)
+    bar = tqdm(scorer.score(rows), total=total, unit="text", file=sys.stderr)
+    for each, score in zip(texts, bar, strict=True):
+        write(line_of({"line": each.line, "text": each.text, **score}))
+        yield score
+
+
+def _texts(options: ScoreOptions) -> Iterator[Text]:
+    return read_texts(options.text_file, options.text_field)
+
+
+def _rows(scorer: Scorer, texts: Iterator[Text], file: str) -> Iterator[Row]:
+    return (_row(scorer, each, file) for each in texts)
 
 
 def _check_output(path: Path, if_exists: str) -> None:

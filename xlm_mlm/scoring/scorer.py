@@ -180,15 +180,22 @@ class Scorer:
         Log-likelihoods are means, in nats a text in which a token counts; the rest is of all tokens
         together.
         """
-        scores = list(scores)
         name, worst = ("nll", math.inf)
         if self.method == "pll":
             name, worst = "pseudo_log_likelihood", -math.inf
-        total = math.fsum(worst if each[name] is None else each[name] for each in scores)
-        tokens = sum(each["num_tokens"] for each in scores)
-        counted = sum(each["num_tokens"] > 0 for each in scores)
+        texts = tokens = counted = 0
+
+        def values() -> Iterator[float]:
+            nonlocal texts, tokens, counted
+            for each in scores:
+                texts += 1
+                tokens += each["num_tokens"]
+                counted += each["num_tokens"] > 0
+                yield worst if each[name] is None else each[name]
+
+        total = math.fsum(values())
         mean = _finite(total / counted) if counted else None
-        return {"num_texts": len(scores), **self._score(total, tokens), name: mean}
+        return {"num_texts": texts, **self._score(total, tokens), name: mean}
 
     def _scores(self, rows: list[Row]) -> Iterator[dict[str, Any]]:
         values = self._values(rows).tolist()

@@ -22,7 +22,7 @@ class Text:
     text: str
 
 
-def read_texts(path: str | Path, text_field: str = "text") -> list[Text]:
+def read_texts(path: str | Path, text_field: str = "text") -> Iterator[Text]:
     """One text a line; lines that hold nothing but white space count, and are left out.
 
     Args:
@@ -43,25 +43,26 @@ def read_texts(path: str | Path, text_field: str = "text") -> list[Text]:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"the file of texts {path} {what}")
-    found = []
+    found = False
     for number, content in _lines(path):
         if path.suffix.lower() == ".jsonl" and content.strip():
             content = _field(content, text_field, f"{path}, line {number}")
         if content.strip():
-            found.append(Text(number, content))
+            found = True
+            yield Text(number, content)
     if not found:
         raise ValueError(f"{path} holds no text; it must hold one a line")
-    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")  # a byte order mark
-    # By hand: Python would end a line at signs that are part of a text.
-    for number, line in enumerate(data.split(b"\n"), 1):
-        try:
-            yield number, line.removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not UTF-8: {error}") from error
+    # As bytes: read as text, a line would end at signs that are part of a text.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # byte order mark
+            try:
+                yield number, line.removesuffix(b"\n").removesuffix(b"\r").decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {number} is not UTF-8: {error}") from error
 
 
 def _field(line: str, name: str, place: str) -> str:
