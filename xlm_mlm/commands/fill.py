@@ -78,6 +78,7 @@ def fill(
         raise ValueError(f"--delay is {delay}; it must be a number of seconds, 0 or more")
 
     from xlm_mlm.generation.fill import Filler
+    from xlm_mlm.history.files import naming_file
 
     options = {
         "max_steps": steps,
@@ -107,11 +108,12 @@ def fill(
             if count == 1:
                 raise
             raise ValueError(f"text {number} of {count}: {error}") from error
-        if as_json:
-            typer.echo(_json(each, found, checkpoint, filler.weights))
-        else:
-            # Not by typer, which takes escapes out of what is piped.
-            print(_plain(found, candidates > 1, sys.stdout.isatty()), flush=True)
+        with naming_file(Path("the output")):
+            if as_json:
+                typer.echo(_json(each, found, checkpoint, filler.weights))
+            else:
+                # Not by typer, which takes escapes out of what is piped.
+                print(_plain(found, candidates > 1, sys.stdout.isatty()), flush=True)
 
 
 def _filled(filler: Any, text: str, count: int, delay: float | None, more: dict[str, Any]) -> Any:
