@@ -353,5 +353,16 @@ def test_a_mask_token_the_model_does_not_have_is_refused(tokenizer, mask):
     assert loss(make_batch())["loss"].item() == 0
 
 
+def test_a_batch_is_prepared_once(monkeypatch, tokenizer):
+    """Before what may be compiled, which gets it ready made."""
+    loss, calls = MLMLoss(model=transformer(), tokenizer=tokenizer), []
+    prepare = loss._prepare
+    monkeypatch.setattr(loss, "_prepare", lambda batch: calls.append(batch) or prepare(batch))
+    loss(make_batch())
+    assert len(calls) == 1
+    loss.loss_fn(make_batch())
+    assert len(calls) == 2
+
+
 def test_options_are_kept():
     assert (MLMLoss().loss_on_padding, MLMLoss(True).loss_on_padding) == (False, True)

@@ -142,6 +142,25 @@ def test_masks_are_read_as_the_model_reads_them(model, tokenizer):
     assert torch.equal(loss({**packed, **ignored})["nll"], loss(packed)["nll"])
 
 
+def test_positions_reach_the_model(model, tokenizer):
+    """Not evenly spaced: attention sees no more than how far apart two positions are."""
+    tokens = torch.tensor([[7, 8, 9, 10, 11]])
+    batch = {"input_ids": tokens, "target_ids": tokens, "positions": torch.arange(5)[None] ** 2}
+    free = torch.ones(1, 5, dtype=torch.bool)
+    expected = mlm_nll(
+        model,
+        tokens,
+        free,
+        MASK,
+        positions=batch["positions"],
+        num_mc_samples=4,
+        sample_ids=content_ids(tokens, free),
+    )
+    found = MLMLoss(model=model, tokenizer=tokenizer, num_mc_samples=4)(batch)["nll"]
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    assert found.tolist() != pytest.approx(one_by_one(model, [[7, 8, 9, 10, 11]], free.tolist()))
+
+
 def test_a_model_of_no_mode_is_evaluated(tokenizer):
     def model(x_t, attention_mask=None, positions=None):
         return torch.nn.functional.one_hot(x_t, V).float()

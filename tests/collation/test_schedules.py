@@ -1,7 +1,9 @@
 """Which noise schedules decide mask rates, and the rates and weights that follow."""
 
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from xlm.noise import DummyNoiseSchedule
@@ -20,7 +22,7 @@ class Schedule:
         return torch.tensor(self.times)
 
     def __call__(self, t):
-        return torch.tensor(self.rate), torch.tensor(self.total)
+        return torch.as_tensor(self.rate), torch.as_tensor(self.total)
 
 
 class NoTimes(Schedule):
@@ -64,6 +66,16 @@ def test_rates_and_weights_as_a_loop_would():
     ]
     assert weights == pytest.approx(expected, rel=1e-5)
     assert (rates.dtype, weights.dtype) == ("float64", "float32")
+
+
+@pytest.mark.parametrize(("rate", "total"), [(1.0, 800.0), (1.0, 0.0), (0.0, 0.0), (3.0, 1e-310)])
+def test_extreme_noise_is_no_occasion_for_a_warning(rate, total):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schedule = Schedule([0.5], torch.tensor([rate]), torch.tensor([total]).double())
+        rates, weights = mask_rates(schedule, 1)
+    assert rates[0] == pytest.approx(1 - math.exp(-total))
+    assert 0 <= weights[0] <= np.finfo(np.float32).max
 
 
 def test_the_weight_is_the_rate_at_which_tokens_are_masked_over_the_masked():
