@@ -364,5 +364,12 @@ def test_a_batch_is_prepared_once(monkeypatch, tokenizer):
     assert len(calls) == 2
 
 
+def test_what_the_host_passes_along_reaches_what_it_may_compile(tokenizer):
+    loss, seen = MLMLoss(model=transformer(), tokenizer=tokenizer), []
+    loss.loss_fn = lambda batch, *rest: seen.append(rest) or {"loss": torch.zeros(())}
+    loss(make_batch(), 3, 1, "lm")
+    assert seen == [(3, 1, "lm")]
+
+
 def test_options_are_kept():
     assert (MLMLoss().loss_on_padding, MLMLoss(True).loss_on_padding) == (False, True)
