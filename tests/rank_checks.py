@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, DistributedSampler
 
 from xlm_mlm import MLMLoss, RotaryTransformerMLMModel
+from xlm_mlm.callbacks.own_streams import OwnStreams
 
 MASK, V, WORLD, ROWS, LENGTH, STEPS = 2, 27, 2, 4, 12, 4
 
@@ -224,7 +225,7 @@ def predictions(rank, folder):
 
 
 def trained_by_lightning(rank, folder):
-    """Lightning's DDP, of which these are the processes: the losses of each step."""
+    """Lightning's DDP, of which these are the processes: each step's loss and a random number."""
     import lightning
     from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 
@@ -233,9 +234,10 @@ def trained_by_lightning(rank, folder):
             super().__init__()
             self.model = network()
             self.loss = loss_of(self.model, across_ranks="tokens")
-            self.losses = []
+            self.losses, self.drawn = [], []
 
         def training_step(self, batch, batch_idx):
+            self.drawn.append(torch.rand(()).item())
             value = self.loss(batch)["loss"]
             self.losses.append(value.item())
             return value
@@ -253,12 +255,13 @@ def trained_by_lightning(rank, folder):
         devices=WORLD,
         strategy="ddp",
         plugins=[TorchElasticEnvironment()],
+        callbacks=[OwnStreams()],
         max_epochs=1,
         use_distributed_sampler=False,
         default_root_dir=folder,
         **quiet,
     ).fit(module, DataLoader(batches, batch_size=None))
-    return module.losses
+    return {"losses": module.losses, "drawn": module.drawn}
 
 
 CHECKS = (

@@ -107,9 +107,14 @@ def test_equal_counts_give_the_losses_of_one_process(found):
 def test_weighted_by_tokens_so_do_unequal_ones(found, by):
     ranks = [rank["tokens"] for rank in found["trajectories"]]
     if by == "Lightning":
-        ranks = found["trained_by_lightning"]
+        ranks = [rank["losses"] for rank in found["trained_by_lightning"]]
     both = [mean(*pair) for pair in zip(*ranks, strict=True)]
     assert both == pytest.approx(of_one_process(unequal_counts), abs=1e-5)
+
+
+def test_processes_that_were_seeded_alike_draw_numbers_of_their_own(found):
+    drawn = [number for rank in found["trained_by_lightning"] for number in rank["drawn"]]
+    assert len(set(drawn)) == WORLD * 3
 
 
 @pytest.mark.parametrize("wrong", ["sum", None, 1])
