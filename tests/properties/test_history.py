@@ -71,12 +71,24 @@ def recorded(states, row):
     return [(b[row], a[row]) for b, a in pairs if (b[row] == MASK).any()]
 
 
+def check_size(sample, steps, length, width, options):
+    """No more than `docs/history.md` says."""
+    k, b = min(options["k"] or V, V), PRECISIONS[options["dtype"]][1]
+    files = [each.stat().st_size for each in sample.iterdir()]
+    assert len(files) == 2 + 3 * steps
+    assert sum(files) <= 700 + 4 * length + steps * (4 * length + width * (k * (b + 4) + b) + 400)
+
+
 @given(runs())
-def test_every_pass_is_read_as_it_was(case):
+def test_every_pass_is_read_as_it_was_and_takes_no_more_than_it_may(case):
     before, _, logits, options = case
     with folder() as path:
         fids, states = write(path, *case)
         traces = read_traces(path)
+        for row, fid in enumerate(fids):
+            width = min(options["max_new_tokens"] or V, before.shape[1])
+            steps = len(recorded(states, row))
+            check_size(path / fid, steps, before.shape[1], width, options)
     assert [trace.fid for trace in traces] == fids
     length, tolerance = before.shape[1], PRECISIONS[options["dtype"]][0]
     width = min(options["max_new_tokens"] or length, length)
@@ -127,21 +139,6 @@ def test_what_follows_from_a_record_is_what_a_loop_finds(case):
                 assert math.isnan(confidence)
             else:  # the most probable token was taken
                 assert confidence == trace.p[changed[-1], at - trace.first, 0].item()
-
-
-@given(runs())
-def test_a_sample_takes_no_more_than_the_documented_size(case):
-    before, _, _, options = case
-    with folder() as path:
-        fids, states = write(path, *case)
-        for row, fid in enumerate(fids):
-            files = [each for each in (path / fid).iterdir()]
-            steps, length = len(recorded(states, row)), before.shape[1]
-            width = min(options["max_new_tokens"] or length, length)
-            k, b = min(options["k"] or V, V), PRECISIONS[options["dtype"]][1]
-            size = sum(each.stat().st_size for each in files)
-            assert len(files) == 2 + 3 * steps
-            assert size <= 700 + 4 * length + steps * (4 * length + width * (k * (b + 4) + b) + 400)
 
 
 def outcome(call):
