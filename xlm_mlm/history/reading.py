@@ -1,5 +1,7 @@
 """Samples read back whole."""
 
+import heapq
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,26 +43,31 @@ def read_traces(
         raise ValueError(f"fids is {shown(fids)}; it must be a list of samples' names")
     if fids is None and (history_dir / META).is_file():
         history_dir, fids = history_dir.absolute().parent, [history_dir.absolute().name]
-    folders = _all(history_dir) if fids is None else [sample_folder(history_dir, f) for f in fids]
+    if fids is None:
+        folders = [history_dir / name for name in _begun(history_dir, limit)]
+    else:
+        folders = [sample_folder(history_dir, fid) for fid in fids][:limit]
     vocabularies: dict[str | None, dict[int, str]] = {}
-    return [read_trace(folder, vocabularies) for folder in folders[:limit]]
+    return [read_trace(folder, vocabularies) for folder in folders]
 
 
-def _all(history_dir: Path) -> list[Path]:
+def _begun(history_dir: Path, limit: int | None) -> list[str]:
+    """Names of samples in the order in which they were begun; of many, no more than asked for."""
     if not history_dir.is_dir():
         raise FileNotFoundError(f"{history_dir} is no folder")
-    found = [each for each in history_dir.iterdir() if (each / META).is_file()]
-    begun = [
-        (read_meta(folder).get("begun") or 0, folder.name, folder)
-        for folder in found
-        if not folder.is_symlink()
-    ]
-    if not begun:
+    with os.scandir(history_dir) as entries:
+        begun = (
+            (read_meta(Path(each)).get("begun") or 0, each.name)
+            for each in entries
+            if not each.is_symlink() and os.path.isfile(os.path.join(each, META))
+        )
+        first = sorted(begun) if limit is None else heapq.nsmallest(limit, begun)
+    if not first:
         raise FileNotFoundError(
             f"{history_dir} holds no samples; it must be the output_dir of a history, in which "
             f"every sample has a folder with a {META}"
         )
-    return [folder for _, _, folder in sorted(begun)]
+    return [name for _, name in first]
 
 
 def read_trace(folder: Path, vocabularies: dict[str | None, dict[int, str]]) -> Trace:
