@@ -7,10 +7,10 @@ that is there already is gone on with: only what has no result yet is tried.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import os
-import random
 import subprocess
 import sys
 import tarfile
@@ -60,15 +60,15 @@ def write_mutants(folder: Path) -> None:
 def drawn(found: list[mutants.Mutant], area: str, sample: int | None, seed: int) -> list[str]:
     """Names of the mutants of an area that are to be tried: so many at random, or all.
 
-    What changes only the wording of a message is left out. A smaller sample is the beginning of
-    a larger one, so that a run can be gone on with.
+    What changes only the wording of a message is left out. The order is that of hashes, so that a
+    smaller sample is the beginning of a larger one, whatever other mutants there are.
     """
     names = [
         mutant.name
         for mutant in found
         if mutant.file.startswith(AREAS[area]) and not mutant.is_wording
     ]
-    random.Random(f"{seed} {area}").shuffle(names)
+    names.sort(key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
     return names[:sample]
 
 
