@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from xlm_mlm.conformance.adapter import Adapter
 from xlm_mlm.conformance.report import Report, Result
@@ -94,3 +95,15 @@ def test_the_guide_quotes_the_example_as_it_is():
     for block in blocks:
         lines = [line for line in block.splitlines() if line.strip()]
         assert any(all(line in file for line in lines) for file in files), block
+
+
+def test_the_properties_are_counted_and_the_profiles_as_described():
+    text = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    files = sorted((ROOT / "tests" / "properties").glob("test_*.py"))
+    counts = [(file.name, file.read_text().count("\n@given(")) for file in files]
+    rows = "\n".join(f"| `{name}` | {count} |" for name, count in counts)
+    assert f"|---|---|\n{rows}\n<!-- /counts -->" in text
+    assert settings.get_profile("ci").max_examples == 200
+    assert settings.get_profile("deep").max_examples == 5000
+    assert "ci: 200 examples" in text
+    assert "5,000 each" in text
