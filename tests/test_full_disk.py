@@ -30,6 +30,7 @@ from xlm_mlm.data.tokenizers import ByteTokenizer
 from xlm_mlm.generation.files import PartialFile
 from xlm_mlm.history.reading import read_traces
 from xlm_mlm.history_mlm import HistoryTopKPlugin
+from xlm_mlm.rebuild import rebuild
 
 resource = pytest.importorskip("resource")
 
@@ -253,14 +254,19 @@ def test_a_report_stays_as_it_was(tmp_path, tokenizer, capsys, monkeypatch, kind
     assert hidden(tmp_path) == []
 
 
-def test_a_model_that_does_not_fit_is_not_saved(made, tmp_path, capsys):
-    command = ["save", str(tmp_path / "model"), "--checkpoint", str(made / "a.ckpt")]
-    with largest_file(10_000):
+# The tokenizer's options, its vocabulary, the weights: libraries write them, each in its own way.
+@pytest.mark.parametrize("size", [100, 5_000, 30_000])
+def test_a_model_that_does_not_fit_is_not_saved(tmp_path, capsys, size):
+    ours = {"_target_": "xlm_mlm.data.tokenizers.ByteTokenizer"}
+    config = changed("global_components", "tokenizer", value=ours)
+    write_checkpoint(tmp_path / "a.ckpt", rebuild(config).model, hyper_parameters=config)
+    command = ["save", str(tmp_path / "model"), "--checkpoint", str(tmp_path / "a.ckpt")]
+    with largest_file(size):
         assert cli.main(command) == 1
-    said = capsys.readouterr().err
-    assert str(tmp_path / "model") in said
-    assert "too large" in said
-    assert said.count("\n") == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: {tmp_path / 'model'}: ")
+    assert "File too large" in said
+    assert "nothing of it is kept: make room and try again" in said
     assert not (tmp_path / "model").exists()
     assert cli.main(command) == 0
 

@@ -21,10 +21,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from xlm_mlm.checks import require_bool, require_path
+from xlm_mlm.history.files import naming_file, on_full_disk
 
 SPECIFICATION = "tokenizer_spec.json"
 FORMAT = 1
 _TOKENIZER_FOLDER = "tokenizer"
+_NOTHING = "nothing of it is kept: make room and try again"
 
 MODELS = {
     "xlm_mlm.model_mlm.RotaryTransformerMLMModel": "xlm_mlm.model_mlm.RotaryTransformerMLMModel",
@@ -172,12 +174,16 @@ def save(saved: Saved, folder: str | Path) -> None:
     partial = folder / ".partial"
     partial.mkdir(parents=True)
     try:
-        _write(saved, partial)
+        with naming_file(folder), on_full_disk(_NOTHING):
+            _write(saved, partial)
         # Without its specification a folder is none of ours, so that goes last.
         for each in sorted(partial.iterdir(), key=lambda path: path.name == SPECIFICATION):
             each.rename(folder / each.name)
-    except SafetensorError as error:  # its own, for a full disk
-        raise OSError(None, f"cannot be written: {error}", str(folder)) from error
+    except Exception as error:
+        # What the libraries raise that write weights and tokenizers, for a full disk.
+        if not isinstance(error, SafetensorError) and type(error) is not Exception:
+            raise
+        raise OSError(None, f"cannot be written: {error}; {_NOTHING}", str(folder)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if made and not any(folder.iterdir()):
