@@ -120,7 +120,7 @@ def test_figures_of_an_area(area):
 
 def test_survivors_are_listed_until_they_have_a_reason(area, tmp_path):
     table = mutant_report.markdown([area], {})
-    assert "| metrics | 4 (and 2 of wording) | 4 | 2 | 50.0% | 50% to 50% | 2 |" in table
+    assert "| metrics | 4 (and 2 of wording) | 4 | 2 (1) | 50.0% | 50% to 50% | 2 |" in table
     assert '    + require_int("a name", value, 2)' in table
     reasons = tmp_path / "reasons.toml"
     reasons.write_text(
@@ -143,6 +143,17 @@ def test_reasons_are_of_functions_that_exist():
     for file, function, _ in mutant_report.read_explained(mutant_report.EXPLAINED):
         text = (run_mutants.ROOT / file).read_text()
         assert f"def {function.rpartition('.')[2]}(" in text, f"{file} has no {function}"
+
+
+def test_mutants_whose_tests_could_not_be_run_are_no_result(found, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(run_mutants, "try_mutants", lambda folder, names: tried.extend(names))
+    for name in (".meta", ""):
+        source = tmp_path / "mutants" / "xlm_mlm" / f"metrics_mlm.py{name}"
+        source.write_text(source.read_text().replace(": 33", ": 255"))
+    with pytest.raises(RuntimeError, match="tests of 1 mutants could not be run, of .*go__mutm"):
+        run_mutants.main(["--work", str(tmp_path), "--areas", "metrics"])
+    assert tried == [f"{PREFIX}xǁRuleǁgo__mutmut_1"]
 
 
 WEAK = "from tiny.half import half\n\n\ndef test():\n    assert half(4)\n"
@@ -172,8 +183,8 @@ def test_mutmut_is_driven_on_a_commit(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(run_mutants.AREAS, "metrics", "tiny/")
     options = ["--root", str(root), "--work", str(tmp_path / "work"), "--areas", "metrics"]
     assert run_mutants.main([*options, "--sample", "1"]) == 1
-    assert "| metrics | 2 (and 0 of wording) | 1 | 0 | 0.0% |" in capsys.readouterr().out
+    assert "| metrics | 2 (and 0 of wording) | 1 | 0 (0) | 0.0% |" in capsys.readouterr().out
     (root / "tests" / "test_half.py").write_text(WEAK.replace("half(4)", "half(4) == 2"))
     subprocess.run([*git, "commit", "-qm", "Two", "--", "tests"], check=True)
     assert run_mutants.main([*options, "--sample", "1", "--again"]) == 0
-    assert "| metrics | 2 (and 0 of wording) | 1 | 1 | 100.0% |" in capsys.readouterr().out
+    assert "| metrics | 2 (and 0 of wording) | 1 | 1 (0) | 100.0% |" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def naive_left(rows, width, bos):
 
 
 @pytest.mark.parametrize(
-    ("width", "bos", "eos"), itertools.product([4, 5, 8], [None, BOS], [None, EOS])
+    ("width", "bos", "eos"), list(itertools.product([4, 5, 8], [None, BOS], [None, EOS]))
 )
 def test_frames_on_the_right_as_a_loop_would(width, bos, eos):
     framed = frame_right(check_rows(ROWS, "ids"), width, PAD, bos, eos)
@@ -48,7 +48,7 @@ def test_frames_on_the_right_as_a_loop_would(width, bos, eos):
     assert framed.valid.tolist() == [[token != PAD for token in row] for row in expected]
 
 
-@pytest.mark.parametrize(("width", "bos"), itertools.product([4, 7], [None, BOS]))
+@pytest.mark.parametrize(("width", "bos"), list(itertools.product([4, 7], [None, BOS])))
 def test_frames_on_the_left_as_a_loop_would(width, bos):
     framed = frame_left(check_rows(ROWS, "ids"), width, PAD, bos)
     expected = naive_left(ROWS, width, bos)

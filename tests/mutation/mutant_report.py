@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from written_mutants import KILLED, Mutant
+from written_mutants import KILLED, OUT_OF_TIME, Mutant
 
 EXPLAINED = Path(__file__).with_name("survivors.toml")
 
@@ -35,6 +35,11 @@ class Area:
     def killed(self) -> int:
         """How many of those that were tried failed a test."""
         return sum(mutant.exit_code in KILLED for mutant in self.tried)
+
+    @property
+    def out_of_time(self) -> int:
+        """How many of the killed were so by taking too long."""
+        return sum(mutant.exit_code in OUT_OF_TIME for mutant in self.tried)
 
     @property
     def survivors(self) -> list[Mutant]:
@@ -90,7 +95,7 @@ def unexplained(area: Area, reasons: Reasons) -> list[Mutant]:
 def markdown(areas: list[Area], reasons: Reasons) -> str:
     """A table of the areas, and every survivor that has no reason yet."""
     lines = [
-        "| area | mutants | tried | killed | share | 95% interval | survivors without a reason |",
+        "| area | mutants | tried | killed (by time) | share | 95% interval | without a reason |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for area in areas:
@@ -100,8 +105,8 @@ def markdown(areas: list[Area], reasons: Reasons) -> str:
             low = high = area.killed / max(tried, 1)
         lines.append(
             f"| {area.name} | {area.written:,} (and {area.wording} of wording) | {tried} "
-            f"| {area.killed} | {area.killed / max(tried, 1):.1%} | {low:.0%} to {high:.0%} "
-            f"| {len(unexplained(area, reasons))} |"
+            f"| {area.killed} ({area.out_of_time}) | {area.killed / max(tried, 1):.1%} "
+            f"| {low:.0%} to {high:.0%} | {len(unexplained(area, reasons))} |"
         )
     for area in areas:
         for mutant in unexplained(area, reasons):

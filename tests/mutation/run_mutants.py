@@ -78,6 +78,30 @@ def try_mutants(folder: Path, names: list[str]) -> None:
     _quietly(command, folder)
 
 
+def settled(
+    folder: Path, found: list[mutants.Mutant], names: list[str], done: set[int]
+) -> list[mutants.Mutant]:
+    """Try those of the named mutants whose exit code is not among `done`; return all of them anew.
+
+    Raises:
+        RuntimeError: the tests of a mutant could not be run.
+    """
+    codes = {mutant.name: mutant.exit_code for mutant in found}
+    left = [name for name in names if codes[name] not in done]
+    if left:
+        try_mutants(folder, left)
+        found = mutants.read_mutants(folder)
+    codes = {mutant.name: mutant.exit_code for mutant in found}
+    open_ones = [n for n in names if codes[n] not in mutants.KILLED | mutants.SURVIVED]
+    if open_ones:
+        raise RuntimeError(
+            f"the tests of {len(open_ones)} mutants could not be run, of {open_ones[0]} for one; "
+            f"see {folder / 'mutmut.log'}. A test that cannot be collected twice in a process, as "
+            "one of a generator's values, is a reason"
+        )
+    return found
+
+
 def _quietly(command: list[str], folder: Path) -> None:
     """Run a command at low priority, on one thread, its output kept in `mutmut.log`.
 
@@ -117,24 +141,25 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Copy, draw, try, report; 1 where an area has an unexplained survivor."""
+    """Copy, draw, try, report; 1 where an area has an unexplained survivor.
+
+    Raises:
+        RuntimeError: mutmut fails, or could not run the tests of a mutant.
+    """
     options = parsed(arguments)
     folder = options.work.resolve()
     if not (folder / "mutants").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         copy_commit(options.root, options.commit, folder)
         write_mutants(folder)
-    sample = None if options.all else options.sample
     found = mutants.read_mutants(folder)
+    sample = None if options.all else options.sample
     names = {area: drawn(found, area, sample, options.seed) for area in options.areas}
-    done = {mutant.name for mutant in found if mutant.exit_code is not None}
+    done = mutants.KILLED | mutants.SURVIVED
     if options.again:
         copy_commit(options.root, options.commit, folder, "tests")
-        done = {mutant.name for mutant in found if mutant.exit_code in mutants.KILLED}
-    left = [name for chosen in names.values() for name in chosen if name not in done]
-    if left:
-        try_mutants(folder, left)
-        found = mutants.read_mutants(folder)
+        done = mutants.KILLED
+    found = settled(folder, found, [name for some in names.values() for name in some], done)
     areas = report.by_area(found, names, AREAS)
     reasons = report.read_explained(options.explained)
     text = report.markdown(areas, reasons)

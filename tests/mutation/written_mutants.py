@@ -6,8 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-# Exit codes of pytest under a mutant: a test failed, pytest failed, the time was up, it crashed.
-KILLED = {1, 3, 24, 36, 152, 255, -24, -9, -11}
+# Exit codes of pytest under a mutant: a test failed, or pytest itself did, or it crashed.
+FAILED = {1, 3, -11}
+OUT_OF_TIME = {24, 36, 152, -24, -9}
+KILLED = FAILED | OUT_OF_TIME
+# The tests passed, or there are none of the function. Anything else says nothing.
+SURVIVED = {0, 5, 33}
 
 # Which arguments of a check are only ever read by people, in an error's message.
 TEXTS = {
