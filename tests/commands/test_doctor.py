@@ -162,7 +162,9 @@ def test_a_package_that_hides_the_plugins_of_hydra_is_named(quick, capsys):
     _, report = run(capsys)
     found = of(report, "discovery")
     hiding = quick.folder / "hydra_plugins" / "__init__.py"
-    assert f"{OURS} is not in the search path" in found
+    # With hydra-core 1.4 we are found by an entry point, and others are missing.
+    missing = (f"{OURS} is not in the search path", "experiment=quickstart_mlm does not compose")
+    assert any(text in found for text in missing)
     assert f"-> remove {hiding}: it hides" in found
 
 

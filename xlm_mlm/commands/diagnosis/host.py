@@ -86,12 +86,9 @@ def discovery_findings(answers: Answers) -> Iterator[Finding]:
     yield from _winners(folders)
     if result["error"]:
         text = f"experiment=quickstart_mlm does not compose: {result['error']}"
-        yield Finding(
-            "discovery",
-            "problem",
-            text,
-            "`xlm --cfg job experiment=quickstart_mlm job_type=name job_name=x` shows all of it",
-        )
+        # With hydra-core 1.4 ours is found all the same, but not those that bring hydra/ configs.
+        shows = "`xlm --cfg job experiment=quickstart_mlm job_type=name job_name=x` shows all of it"
+        yield Finding("discovery", "problem", text, _hidden_plugins(result) or shows)
     elif not str(result["loss"]).startswith("xlm_mlm."):
         text = f"experiment=quickstart_mlm composes with {result['loss']}, which is not ours"
         yield Finding("discovery", "problem", text, "remove or rename what wins over our configs")
@@ -147,9 +144,13 @@ def _winners(folders: list[tuple[str, str]]) -> Iterator[Finding]:
 def _why_absent(answers: Answers) -> str:
     if hiding := _hiding_us(answers):
         return f"rename {hiding}"
-    if hiding := answers.get("discovery").result["hydra_plugins"]:
-        return f"remove {hiding}: it hides the plugins of Hydra that are elsewhere"
-    return "`pip install --force-reinstall --no-deps xlm-mlm`; from a clone `pip install -e .`"
+    again = "`pip install --force-reinstall --no-deps xlm-mlm`; from a clone `pip install -e .`"
+    return _hidden_plugins(answers.get("discovery").result) or again
+
+
+def _hidden_plugins(discovery: dict[str, Any]) -> str | None:
+    hiding = discovery["hydra_plugins"]
+    return hiding and f"remove {hiding}: it hides the plugins of Hydra that are elsewhere"
 
 
 def _jobs(jobs: dict[str, Any]) -> Iterator[Finding]:
