@@ -205,9 +205,11 @@ DRAWS = [
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_every_rule_fills_every_mask_however_far_apart_logits_are(tokenizer, rule):
-    for logits in FINITE.values():
+    # Every draw meets every third table.
+    for i, logits in enumerate(FINITE.values()):
         possible = logits.softmax(dim=-1) > 0
-        for number, (draw, inputs) in enumerate(zip(DRAWS, [*INPUTS.values()] * 2, strict=False)):
+        for number, draw in list(enumerate(DRAWS))[i % 3 :: 3]:
+            inputs = list(INPUTS.values())[number % len(INPUTS)]
             model = TableModel(logits)
             one = MLMPredictor(1 + number, tokenizer=tokenizer, model=model, **rule, **draw)
             ids = one.predict({"input_ids": inputs})["ids"]
