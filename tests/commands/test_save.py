@@ -159,7 +159,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     ],
 )
 def test_a_mistaken_command_is_one_line(capsys, made, args, message):
-    line = complaint(capsys, *args, code=2)
+    # Typer names an argument in capitals before 0.27.
+    line = complaint(capsys, *args, code=2).replace("FOLDER", "folder")
     assert message in line
     assert "`xlm-mlm save --help` shows how" in line
 
