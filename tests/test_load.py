@@ -192,6 +192,10 @@ def test_a_program_is_watched(tmp_path):
     assert set(large.phases) == {"a", "b"}
     assert Use("x", "rows", peaks).grew
     assert not Use("x", "rows", {1: small, 2: small}).grew
+    two = {MIB: small, 64 * MIB: large}
+    assert Use("x", "bytes", two).per_item == pytest.approx(1.0, abs=0.1)
+    assert Use("x", "bytes", two, known=0.5).grew
+    assert not Use("x", "bytes", two, known=1.0).grew
     program = [sys.executable, "-c", "import sys; print('no good'); sys.exit(3)"]
     with pytest.raises(RuntimeError, match=r"ended with 3: .*no good"):
         process_load.run_watched(program, tmp_path)

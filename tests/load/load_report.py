@@ -24,7 +24,8 @@ def sentence(line: Growth | Use) -> str:
         f"{size:,} {line.unit} {peak.own / _MIB:.0f} MiB in {peak.seconds:.0f} s"
         for size, peak in line.peaks.items()
     )
-    return f"{line.case}: {verdict}; {peaks}"
+    known = f" ({line.known:.2f} known)" if line.known else ""
+    return f"{line.case}: {verdict}; {peaks}; {line.per_item:.2f} bytes each{known}"
 
 
 def tables(lines: Sequence[Growth | Use], machine: dict[str, str]) -> str:
