@@ -266,6 +266,8 @@ def test_bf16_logits_give_an_fp32_loss(tokenizer):
         ({"target_ids": torch.full((3, 5), V)}, ValueError, "target id 27 .* vocabulary of 27"),
         ({"target_ids": torch.full((3, 5), -1)}, ValueError, "target id -1 .*-100"),
         ({"input_ids": [[5] * 5] * 3}, ValueError, "input_ids must be a tensor of integers"),
+        ({"segment_ids": [[0] * 5] * 3}, ValueError, r"segment_ids are \[\[0.*of shape \(3, 5\)"),
+        ({"segment_ids": torch.zeros(3, 4)}, ValueError, r"segment_ids are .*of shape \(3, 5\)"),
     ],
 )
 def test_bad_batches_are_refused(tokenizer, change, error, words):
@@ -369,6 +371,27 @@ def test_what_the_host_passes_along_reaches_what_it_may_compile(tokenizer):
     loss.loss_fn = lambda batch, *rest: seen.append(rest) or {"loss": torch.zeros(())}
     loss(make_batch(), 3, 1, "lm")
     assert seen == [(3, 1, "lm")]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            math.nan,
+            "is nan; .*: the model's logits hold NaN or .inf, or nothing but -inf, at one",
+        ),
+        (
+            -math.inf,
+            "over 3 positions is inf; .*: the model gives a target probability 0, or logits",
+        ),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_refused_with_what_it_is_of(tokenizer, value, words):
+    model = FixedLogits(3, 5)
+    with torch.no_grad():
+        model.logits[0, 2, 7] = value
+    with pytest.raises(ValueError, match=words):
+        MLMLoss(model=model, tokenizer=tokenizer)(make_batch())
 
 
 def test_options_are_kept():

@@ -9,6 +9,7 @@ import torch
 
 from xlm_mlm import MLMLoss, RotaryTransformerMLMModel
 from xlm_mlm.collation.mask_sampling import MASK_SAMPLING
+from xlm_mlm.collation.samples import Process
 from xlm_mlm.collation.schedules import mask_rates
 
 MASK, V = 2, 27
@@ -218,6 +219,55 @@ def test_compiled_it_does_not_recompile_at_every_step(tokenizer):
         assert compiled(batch)["loss"].item() == pytest.approx(plain(batch)["loss"].item())
         seen.append(len(graphs))
     assert seen[-1] == seen[2] > 0
+
+
+@pytest.fixture
+def another_rank(monkeypatch):
+    """A process beside this one that counts 20 positions; how often it was asked."""
+    asked = []
+
+    def all_reduce(total):
+        asked.append(int(total))
+        total += 20
+
+    monkeypatch.setattr(Process, "this", lambda: Process(0, 2))
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    return asked
+
+
+@pytest.mark.parametrize(("weighting", "counted"), [("mean", 3), ("elbo", 12)])
+def test_across_ranks_the_divisor_is_the_mean_of_all(tokenizer, another_rank, weighting, counted):
+    """The host averages gradients, so that each process divides by the mean count of both."""
+    model, batch = FixedLogits(3, 5), make_batch()
+    options = {"model": model, "tokenizer": tokenizer, "loss_weighting": weighting}
+    alone = MLMLoss(**options)(batch)["loss"].item()
+    assert another_rank == []
+    loss = MLMLoss(**options, across_ranks="tokens")
+    found = loss(batch)["loss"].item()
+    assert found == pytest.approx(alone * counted / ((counted + 20) / 2), rel=1e-5)
+    assert another_rank == [counted]
+
+
+def test_ranks_are_asked_in_training_alone(tokenizer, another_rank):
+    model, batch = FixedLogits(3, 5), make_batch()
+    loss = MLMLoss(model=model, tokenizer=tokenizer, across_ranks="tokens")
+    with torch.no_grad():
+        loss(batch)
+    model.eval()
+    loss(batch)
+    assert another_rank == []
+    # A model without modes is in training.
+    loss.model = lambda x_t, attention_mask=None, positions=None: model(x_t)
+    loss(batch)
+    assert another_rank == [3]
+
+
+def test_ranks_without_anything_to_count_divide_by_something(tokenizer, monkeypatch):
+    monkeypatch.setattr(Process, "this", lambda: Process(0, 2))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: None)
+    batch = make_batch() | {"input_ids": torch.full((3, 5), 9)}
+    loss = MLMLoss(model=FixedLogits(3, 5), tokenizer=tokenizer, across_ranks="tokens")
+    assert loss(batch)["loss"].item() == 0
 
 
 class OfWhatIsMasked(torch.nn.Module):

@@ -157,6 +157,7 @@ def test_infilling_with_unequal_widths(tokenizer, widths):
     counted = min(shapes["input_ids"], shapes["target_ids"])
     assert found["pred_mask"].sum(dim=1).tolist() == [counted] * 2
     assert found["pred"].shape == found["target"].shape == found["pred_mask"].shape
+    assert found["pred"].shape == (2, max(widths))
 
 
 def test_what_widens_a_row_is_equal_to_no_token():
@@ -253,7 +254,9 @@ def test_batch_and_prediction_stay_as_they_are(tokenizer):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("start", [tensor([1, 2]), 5, -1, 1.5, tensor([])])
+@pytest.mark.parametrize(
+    "start", [tensor([1, 2]), 5, -1, 1.5, tensor([]), tensor([1j]), tensor([True]), True]
+)
 def test_bad_starts(tokenizer, start):
     batch = {"target_ids": tensor([[10], [10]])}
     loss_dict = {"ids": tensor([[9, 10], [9, 10]]), "output_start_idx": start}
@@ -280,8 +283,13 @@ def test_bad_input(tokenizer, update_fn):
         update_fn(batch, {"output_start_idx": 0}, tokenizer)
     with pytest.raises(ValueError, match="2 predicted rows and 1 targets"):
         update_fn(batch, {**loss_dict, "ids": tensor([[10], [10]])}, tokenizer)
-    for wrong in (tensor([10]), tensor([[1.0]]), [[10]]):
-        with pytest.raises(ValueError, match="must be an integer tensor of shape"):
+    for wrong, found in (
+        (tensor([10]), r"torch.int64 \(1,\)"),
+        (tensor([[1.0]]), r"torch.float32 \(1, 1\)"),
+        ([[10]], "list"),
+    ):
+        words = f"^target_ids is {found}; it must be an integer tensor of shape"
+        with pytest.raises(ValueError, match=words):
             update_fn({**batch, "target_ids": wrong}, loss_dict, tokenizer)
 
 

@@ -83,3 +83,10 @@ def test_what_does_not_fit_is_refused():
         likelihood_update_fn({}, {"loss": torch.tensor(1.0)})
     with pytest.raises(ValueError, match=r"\(2,\) and num_tokens \(1,\)"):
         Perplexity().update(torch.zeros(2), torch.zeros(1, dtype=torch.long))
+    for name, given in (("nll", ([1.0], torch.ones(1))), ("num_tokens", (torch.ones(1), [1]))):
+        with pytest.raises(
+            ValueError, match=rf"^{name} is \[1.*\]; it must be a tensor, one a row"
+        ):
+            SequenceNLL().update(*given)
+    with pytest.raises(ValueError, match="nll holds NaN"):
+        SequenceNLL().update(torch.tensor([1.0, math.nan]), torch.ones(2))

@@ -46,6 +46,21 @@ def test_padding_at_the_end_of_the_last_block_is_left_alone(collator):
     assert (batch["target_ids"][:, 4:] == -100).all()
 
 
+def test_the_mask_token_must_be_one_of_its_own():
+    for name in ("pad", "eos"):
+        ids = {"mask_token_id": 7, "eos_token_id": EOS, "pad_token_id": PAD, f"{name}_token_id": 7}
+        with pytest.raises(ValueError, match="has the id 7 for both mask and"):
+            PackedMLMCollator(SimpleNamespace(**ids), 8, None, use_flex_attn=True)
+
+
+def test_options_are_kept(tokenizer):
+    schedule = object()
+    collator = PackedMLMCollator(tokenizer, 8, schedule, use_flex_attn=True)
+    assert (collator.tokenizer, collator.block_size) == (tokenizer, 8)
+    assert (collator.noise_schedule, collator.mask_sampling) == (schedule, "bernoulli")
+    assert (collator.generator, collator.use_flex_attn) == (None, True)
+
+
 def test_a_pad_token_that_is_eos_is_a_token():
     tokenizer = SimpleNamespace(mask_token_id=MASK, eos_token_id=EOS, pad_token_id=EOS)
     collator = PackedMLMCollator(tokenizer, 8, None, use_flex_attn=True)

@@ -27,6 +27,16 @@ def test_numbers_depend_on_seed_sample_step_purpose_and_place_alone():
         assert not (other == whole).any()
 
 
+def test_the_global_stream_draws_in_double_precision_too():
+    torch.manual_seed(3)
+    numbers = GlobalStream().uniform(torch.arange(3), 0, Purpose.TOKEN, PLACES)
+    torch.manual_seed(3)
+    assert torch.equal(numbers, torch.rand(3, 6, dtype=torch.float64))
+    assert SampleStreams(0).uniform(torch.arange(3), 0, Purpose.TOKEN, PLACES).dtype == (
+        torch.float64
+    )
+
+
 def test_numbers_are_uniform():
     numbers = SampleStreams(0).uniform(
         torch.arange(100), 0, Purpose.TOKEN, torch.arange(200).expand(100, 200)
