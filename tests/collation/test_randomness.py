@@ -23,6 +23,14 @@ def test_words_fill_their_range(size):
     assert np.abs(shares.mean(axis=0) - 0.5).max() < 5 * (1 / 12 / 3000) ** 0.5
 
 
+@pytest.mark.parametrize(("size", "pairs"), [((1, 1), 1), ((1, 2), 1), ((3, 3), 5), ((4, 6), 12)])
+def test_no_more_is_drawn_than_is_needed(size, pairs):
+    drawn, expected = (torch.Generator().manual_seed(5) for _ in range(2))
+    RandomSource(drawn).words(*size)
+    torch.empty(pairs, dtype=torch.int64).random_(-(2**63), None, generator=expected)
+    assert torch.equal(drawn.get_state(), expected.get_state())
+
+
 def test_a_generator_leaves_the_global_one_alone():
     state = torch.get_rng_state()
     sources = [RandomSource(torch.Generator().manual_seed(5)) for _ in range(2)]
