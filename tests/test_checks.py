@@ -1,6 +1,8 @@
 """Shared checks: each message gives the value, the rule and what would be right."""
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from xlm_mlm.checks import (
+    plain,
     require_bool,
     require_choice,
     require_field,
@@ -67,12 +70,76 @@ def test_integers_beyond_a_bound_are_refused_with_the_bound():
         require_int("n", 9, 1, 8)
 
 
-@pytest.mark.parametrize(
-    "value", [10**400, math.nan, math.inf, -1, "0.9", True, np.bool_(True), None, 1j, [0.5]]
-)
+NO_NUMBERS = [
+    "0.9",
+    True,
+    np.bool_(True),
+    np.array(True),
+    torch.tensor(True),
+    None,
+    1j,
+    np.array(1j),
+    torch.tensor(1j),
+    [0.5],
+    np.array([0.5]),
+    torch.tensor([0.5]),
+    torch.zeros((), device="meta"),
+    Decimal("0.5"),
+]
+
+
+@pytest.mark.parametrize("value", [10**400, math.nan, math.inf, -1, torch.tensor(math.nan)])
 def test_what_is_no_finite_number_is_refused(value):
     with pytest.raises(ValueError, match="^p is .*; it must be from 0 to 1$"):
         require_number("p", value, 0, "from 0 to 1")
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+def test_what_is_no_number_is_refused_as_such(value):
+    with pytest.raises(ValueError, match="^p is .*; it must be a number from 0 to 1$"):
+        require_number("p", value, 0, "from 0 to 1")
+    with pytest.raises(ValueError, match="; it must be a number between 0 and 1$"):
+        require_number("p", value, 0, "a number between 0 and 1")
+
+
+NUMBERS = [
+    Fraction(1, 2),
+    np.float16(0.5),
+    np.array(0.5),
+    torch.tensor(0.5),
+    torch.tensor(0.5, dtype=torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+def test_numbers_of_every_kind_come_back_as_python_s(value):
+    number = require_number("p", value, 0, "from 0 to 1")
+    assert (number, type(number)) == (0.5, float)
+    assert (plain(value), type(plain(value))) == (0.5, float)
+
+
+@pytest.mark.parametrize("value", [np.uint8(3), np.array(3), torch.tensor(3)], ids=repr)
+def test_integers_of_every_kind_come_back_as_python_s(value):
+    for number in (require_int("n", value, 1), plain(value)):
+        assert (number, type(number)) == (3, int)
+    assert require_number("p", value, 0, "at least 0") == 3.0
+
+
+@pytest.mark.parametrize("value", [torch.tensor(True), np.array(True)], ids=repr)
+def test_a_boolean_is_no_integer_in_a_tensor_either(value):
+    with pytest.raises(ValueError, match="n is .*True.*; it must be an integer"):
+        require_int("n", value, 0)
+
+
+def test_what_is_no_number_stays_what_it_is():
+    for value in (None, True, "1", [1], torch.ones(2), torch.tensor(True), Decimal(1)):
+        assert plain(value) is value
+    assert plain(np.bool_(True)) is True
+
+
+def test_a_choice_comes_back_as_it_is_listed():
+    assert require_choice("packed", 1, (True, False)) is True
+    assert type(require_choice("mode", np.str_("a"), ("a", "b"))) is str
 
 
 @pytest.mark.parametrize("value", [True, False, np.bool_(True), np.bool_(False)])

@@ -1,8 +1,10 @@
 """Names and shapes of the weights are those of the field, so that checkpoints interchange."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,3 +134,43 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(ValueError, match="does not fit"):
         RotaryTransformerMLMModel.from_pretrained(tmp_path)
+
+
+NUMPY = {
+    "d_model": torch.tensor(16),
+    "num_layers": np.uint8(2),
+    "nhead": np.int64(2),
+    "mask_idx": np.int64(4),
+    "dim_feedforward": np.array(40),
+    "dropout": Fraction(1, 4),
+    "layer_norm_eps": np.float32(0.125),
+    "max_length": np.int64(32),
+    "use_flex_attn": np.bool_(True),
+}
+
+
+def test_options_of_other_types_are_saved_as_the_numbers_that_they_are(tmp_path):
+    torch.manual_seed(0)
+    model = RotaryTransformerMLMModel(np.int64(23), rotary_emb_dim=4, **NUMPY).eval()
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    for name, value in {**NUMPY, "num_embeddings": 23}.items():
+        assert saved[name] == value, name
+    loaded = RotaryTransformerMLMModel.from_pretrained(tmp_path).eval()
+    assert (loaded.mask_idx, loaded.max_length, loaded.nhead) == (4, 32, 2)
+    assert loaded.output_layer.norm_final.eps == 0.125
+    assert loaded.encoder[0].dropout == 0.25
+    x = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+
+
+def test_a_subclass_has_its_own_options_saved_so(tmp_path):
+    class Doubled(RotaryTransformerMLMModel):
+        def __init__(self, d_model, scale=1.0):
+            super().__init__(23, 2 * d_model, 1, 2, rotary_emb_dim=4)
+            self.scale = scale
+
+    Doubled(np.int64(8), scale=np.float32(0.5)).save_pretrained(tmp_path)
+    loaded = Doubled.from_pretrained(tmp_path)
+    assert (loaded.embed_tokens.embedding_dim, loaded.scale) == (16, 0.5)

@@ -10,6 +10,8 @@ from typing import Any
 LARGEST = 2**63 - 1
 """Of the integers that tensors hold."""
 _SHOWN = 200
+# How the names of the types of real numbers begin, in NumPy and torch.
+_NUMBERS = ("int", "uint", "float", "bfloat")
 
 
 def require_token_id(tokenizer: Any, name: str, why: str) -> int:
@@ -38,7 +40,7 @@ def require_token_id(tokenizer: Any, name: str, why: str) -> int:
 def require_int(name: str, value: Any, minimum: int, maximum: int | None = LARGEST) -> int:
     """Return `value` as an int if it is an integer from `minimum` to `maximum`.
 
-    NumPy's integers are integers here, booleans are not.
+    NumPy's integers are integers here, and so are arrays and tensors of one, booleans are not.
 
     Args:
         name: what it is, for the message.
@@ -56,13 +58,15 @@ def require_int(name: str, value: Any, minimum: int, maximum: int | None = LARGE
         number = minimum - 1
     if maximum is not None and number > maximum:
         raise ValueError(f"{name} is {shown(value)}; it must be {rule} and at most {maximum}")
-    if _is_bool(value) or number < minimum:
+    if _holds_booleans(value) or number < minimum:
         raise ValueError(f"{name} is {shown(value)}; it must be {rule}")
     return number
 
 
 def require_number(name: str, value: Any, minimum: float, rule: str) -> float:
     """Return `value` as a float if it is a finite number of at least `minimum`.
+
+    Fractions, NumPy's numbers, and arrays and tensors without a dimension are numbers here.
 
     Args:
         name: what it is, for the message.
@@ -73,15 +77,28 @@ def require_number(name: str, value: Any, minimum: float, rule: str) -> float:
     Raises:
         ValueError: it is not; a NaN is not.
     """
-    number = float("nan")
-    if isinstance(value, Real) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:  # an integer beyond all floats
-            number = float("inf")
+    number = _float_of(value)
+    if number is None:
+        kind = rule if rule.startswith("a number") else f"a number {rule}"
+        raise ValueError(f"{name} is {shown(value)}; it must be {kind}")
     if not minimum <= number < float("inf"):
         raise ValueError(f"{name} is {shown(value)}; it must be {rule}")
     return number
+
+
+def plain(value: Any) -> Any:
+    """A number or boolean of whatever type as Python's own; anything else as it is."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if _is_bool(value):
+        return bool(value)
+    if _holds_booleans(value):
+        return value
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = _float_of(value)
+        return value if number is None else number
 
 
 def require_bool(name: str, value: Any) -> bool:
@@ -125,16 +142,17 @@ def require_mapping(name: str, value: Any, of: str) -> Any:
 
 
 def require_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
-    """Return `value` if it is one of `choices`.
+    """Return the one of `choices` that `value` equals.
 
     Raises:
         ValueError: it is not; the message lists the choices.
     """
     # One by one: `in` on a dict would ask an unhashable value for its hash.
-    if not any(_equal(value, choice) for choice in choices):
-        known = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} is {shown(value)}; it must be one of {known}")
-    return value
+    for choice in choices:
+        if _equal(value, choice):
+            return choice
+    known = ", ".join(repr(choice) for choice in choices)
+    raise ValueError(f"{name} is {shown(value)}; it must be one of {known}")
 
 
 def shown(value: Any) -> str:
@@ -152,6 +170,28 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool) or (
         kind.__module__ == "numpy" and kind.__name__.rstrip("_") == "bool"
     )
+
+
+def _holds_booleans(value: Any) -> bool:
+    return _is_bool(value) or _dtype(value) == "bool"
+
+
+def _dtype(value: Any) -> str:
+    """The name of an array's or tensor's type; empty for anything else."""
+    return str(getattr(value, "dtype", "")).removeprefix("torch.")
+
+
+def _float_of(value: Any) -> float | None:
+    """A number as a float; None for what is no number."""
+    scalar = getattr(value, "ndim", None) == 0 and _dtype(value).startswith(_NUMBERS)
+    if _holds_booleans(value) or not (scalar or isinstance(value, Real)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond all floats
+        return float("inf")
+    except (TypeError, ValueError, RuntimeError):  # a tensor without a value
+        return None
 
 
 def _equal(value: Any, choice: Any) -> bool:

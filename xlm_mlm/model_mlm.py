@@ -19,13 +19,13 @@ from torch import Tensor
 from xlm.model import Model
 from xlm.modules.rotary_transformer import RotaryTransformerFinalLayer
 
-from xlm_mlm.checks import require_bool, require_int
+from xlm_mlm.checks import plain, require_bool
 from xlm_mlm.modeling.asking import check_logits_at, check_target_weights, check_targets
 from xlm_mlm.modeling.context import Line, lay_out
 from xlm_mlm.modeling.head import plain_cross_entropy, project, weighted_cross_entropy
 from xlm_mlm.modeling.layer import MLMTransformerLayer, is_hooked, is_plain
 from xlm_mlm.modeling.masks import host_checkable
-from xlm_mlm.modeling.options import check_ids, check_layer_options, check_sizes
+from xlm_mlm.modeling.options import check_ids, check_layer_options, check_sizes, check_width
 from xlm_mlm.types_mlm import MLMModel
 
 
@@ -54,6 +54,14 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         ValueError: an option out of range, or options that contradict each other.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Note the options for `save_pretrained`, as numbers of Python's own.
+
+        The mixin leaves out of the config, in silence, what JSON does not know.
+        """
+        own = {name: plain(value) for name, value in kwargs.items()}
+        return super().__new__(cls, *map(plain, args), **own)
+
     def __init__(
         self,
         num_embeddings: int,
@@ -73,29 +81,28 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         final_layer_without_normalization: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes(num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length)
-        check_ids(num_embeddings, padding_idx, mask_idx)
-        check_layer_options(activation, layer_norm_eps, dropout)
-        for name, value in (
-            ("force_flash_attn", force_flash_attn),
-            ("use_flex_attn", use_flex_attn),
-            ("final_layer_without_normalization", final_layer_without_normalization),
-        ):
-            require_bool(name, value)
+        num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length = check_sizes(
+            num_embeddings, d_model, num_layers, nhead, rotary_emb_dim, max_length
+        )
+        padding_idx, mask_idx = check_ids(num_embeddings, padding_idx, mask_idx)
+        activation, layer_norm_eps, dropout = check_layer_options(
+            activation, layer_norm_eps, dropout
+        )
+        self.force_flash_attn = require_bool("force_flash_attn", force_flash_attn)
+        self.use_flex_attn = require_bool("use_flex_attn", use_flex_attn)
+        bare = require_bool("final_layer_without_normalization", final_layer_without_normalization)
         if force_flash_attn and use_flex_attn:
             raise ValueError(
                 "force_flash_attn and use_flex_attn are both True; FlashAttention cannot evaluate "
                 "a block mask: choose one"
             )
         if dim_feedforward is not None:
-            require_int("dim_feedforward", dim_feedforward, 1)
+            dim_feedforward = check_width("dim_feedforward", dim_feedforward)
         self.num_embeddings = num_embeddings
         self.padding_idx = padding_idx
         self.mask_idx = mask_idx
         self.nhead = nhead
         self.max_length = max_length
-        self.force_flash_attn = force_flash_attn
-        self.use_flex_attn = use_flex_attn
         self.embed_tokens = torch.nn.Embedding(num_embeddings, d_model, padding_idx=padding_idx)
         self.encoder = torch.nn.ModuleList()
         for _ in range(num_layers):
@@ -115,7 +122,7 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             d_model,
             num_embeddings,
             layer_norm_eps,
-            use_final_layer_norm=not final_layer_without_normalization,
+            use_final_layer_norm=not bare,
         )
 
     def forward(

@@ -61,7 +61,7 @@ CASES = [
         model,
         {
             "num_embeddings": ("27", "num_embeddings is '27'", ONE_UP),
-            "num_embeddings#huge": (HUGE, "num_embeddings is", "at most 9223372036854775807"),
+            "num_embeddings#huge": (HUGE, "num_embeddings is", "at most 2147483647"),
             "d_model": (31, "d_model is 31", "multiple of nhead, 2"),
             "d_model#bool": (True, "d_model is True", ONE_UP),
             "nhead": (0, "nhead is 0", ONE_UP),
@@ -73,7 +73,7 @@ CASES = [
             "rotary_emb_dim": (7, "rotary_emb_dim is 7", "must be even"),
             "rotary_emb_dim#large": (64, "rotary_emb_dim is 64", "d_model / nhead = 16"),
             "activation": ("swish", "activation is 'swish'", "'relu', 'gelu'"),
-            "layer_norm_eps": (-1e-5, "layer_norm_eps is -1e-05", "at least 0"),
+            "layer_norm_eps": (-1e-5, "layer_norm_eps is -1e-05", "at least 1e-30"),
             "max_length": (None, "max_length is None", ONE_UP),
             "mask_idx": (27, "mask_idx is 27", "below num_embeddings, 27"),
             "mask_idx#padding": (0, "padding_idx and mask_idx are both 0", "must differ"),
