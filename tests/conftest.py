@@ -1,12 +1,17 @@
 """Fixtures that several test modules share."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 # One thread a process when several share the cores; torch reads it once, when it is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts what runs in its background with Ctrl-C ignored, and so it would be for the
+# programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
