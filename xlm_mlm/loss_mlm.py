@@ -89,17 +89,17 @@ class MLMLoss(LossFunction[MLMBatch, MLMLossDict]):
         likelihood_seed: int = 0,
         across_ranks: str = "mean",
     ) -> None:
-        self.loss_on_padding = loss_on_padding
+        self.loss_on_padding = require_bool("loss_on_padding", loss_on_padding)
         self.loss_on_visible_tokens = require_bool("loss_on_visible_tokens", loss_on_visible_tokens)
         self.model = model
         self.tokenizer = tokenizer
         self.use_num_masked_factor = require_bool("use_num_masked_factor", use_num_masked_factor)
         self.loss_weighting = require_choice("loss_weighting", loss_weighting, LOSS_WEIGHTING)
-        if loss_weighting == "elbo":
+        if self.loss_weighting == "elbo":
             _refuse_with_elbo("loss_on_visible_tokens", loss_on_visible_tokens)
             _refuse_with_elbo("use_num_masked_factor", use_num_masked_factor)
         if num_mc_samples is not None:
-            require_int("num_mc_samples", num_mc_samples, 1)
+            num_mc_samples = require_int("num_mc_samples", num_mc_samples, 1)
         self.num_mc_samples = num_mc_samples
         self.likelihood_seed = SampleStreams(likelihood_seed).seed
         self.across_ranks = require_choice("across_ranks", across_ranks, ACROSS_RANKS)

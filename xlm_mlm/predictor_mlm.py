@@ -11,10 +11,11 @@ from torch import Tensor
 from xlm import flags
 from xlm.harness import Predictor
 
-from xlm_mlm.checks import require_bool, require_int, require_token_id, shown
+from xlm_mlm.checks import require_int, require_token_id, shown
 from xlm_mlm.collation.samples import Process
 from xlm_mlm.decoding.hooks import LogitsShiftBy1
 from xlm_mlm.decoding.network import Network
+from xlm_mlm.decoding.parts import checked_part
 from xlm_mlm.decoding.passes import Pass
 from xlm_mlm.decoding.prompts import PromptBatch, batch_prompts
 from xlm_mlm.decoding.recording import HistoryPluginBase
@@ -33,8 +34,6 @@ __all__ = ["LogitsShiftBy1", "MLMPredictor"]
 logger = logging.getLogger(__name__)
 
 _COUNT = "samples_seen"
-# So that adding the masks of a row stays within 64 bits.
-_MOST_STEPS = 2**31
 
 
 class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
@@ -112,10 +111,11 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         allowed_tokens: Any = None,
     ) -> None:
         super().__init__()
-        _check_parts(logits_hook, history)
-        self.max_steps = require_int("max_steps", max_steps, 1, _MOST_STEPS)
-        if max_new_tokens is not None:
-            require_int("max_new_tokens", max_new_tokens, 0)
+        self.max_steps = max_steps
+        self.max_new_tokens = max_new_tokens
+        self.skip_special_tokens = skip_special_tokens
+        self.logits_hook = logits_hook
+        self.history = history
         options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         options |= {"confidence": confidence, "threshold": threshold, "strategy": strategy}
         options |= {"confidence_temperature": confidence_temperature, "revision": revision}
@@ -123,13 +123,9 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         options |= {"suppress_tokens": suppress_tokens, "allowed_tokens": allowed_tokens}
         self.rules = make_rules(**options)
         self._options = options
-        self.max_new_tokens = max_new_tokens
         self.tokenizer = tokenizer
         self.model = model
         self.noise_schedule = noise_schedule
-        self.skip_special_tokens = require_bool("skip_special_tokens", skip_special_tokens)
-        self.logits_hook = logits_hook
-        self.history = history
         self.reseed(seed)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -143,7 +139,7 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
         elif name == "seed":
             self.reseed(value)
         else:
-            super().__setattr__(name, value)
+            super().__setattr__(name, checked_part(name, value))
 
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_options", ()):
@@ -379,13 +375,3 @@ class MLMPredictor(torch.nn.Module, Predictor[MLMBatch, MLMPredictionDict]):
             self.tokenizer.decode(row, skip_special_tokens=self.skip_special_tokens) for row in rows
         ]
         return dict(zip(group.indices, texts, strict=True))
-
-
-def _check_parts(logits_hook: Any, history: Any) -> None:
-    if logits_hook is not None and not callable(logits_hook):
-        raise ValueError(f"logits_hook is {logits_hook!r}; it must be callable")
-    if history is not None and not isinstance(history, HistoryPluginBase):
-        raise ValueError(
-            f"history is {history!r}; it must derive from HistoryPluginBase, as "
-            "HistoryTopKPlugin(output_dir) does"
-        )

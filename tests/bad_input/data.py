@@ -124,7 +124,7 @@ CASES = [
             "data_files": (None, "data_files is None", "data_files='corpus/*.txt'"),
             "data_files#number": ([3], "3 is no path", "a list of them"),
             "block_size": (1, "block_size is 1", "at least 2"),
-            "packed": ("yes", "packed is 'yes'", "True, False"),
+            "packed": ("yes", "packed is 'yes'", "true or false"),
             "text_field": (0, "text_field is 0", "name of a field"),
             "document": ("page", "document is 'page'", "'paragraph', 'line', 'file'"),
             "validation_fraction": (1, "validation_fraction is 1", "between 0 and 1"),

@@ -18,6 +18,7 @@ from xlm_mlm.callbacks.atomic import save_atomically
 from xlm_mlm.callbacks.random_state import State, random_state, set_random_state
 from xlm_mlm.callbacks.remembering import RememberingRows
 from xlm_mlm.callbacks.signals import Signals, leave_signals_to_the_trainer
+from xlm_mlm.checks import require_bool
 from xlm_mlm.collation.randomness import source_of
 
 KEY = "xlm_mlm_resume"
@@ -39,11 +40,14 @@ class ExactResume(Callback):
 
     Args:
         signals: whether to handle the two signals.
+
+    Raises:
+        ValueError: `signals` is no boolean.
     """
 
     def __init__(self, signals: bool = True) -> None:
         super().__init__()
-        self._signals = Signals() if signals else None
+        self._signals = Signals() if require_bool("signals", signals) else None
         self._loaded: Mapping[str, Any] | None = None
         # At the end of the last optimizer step: generators, and Lightning's counters and loader.
         self._step: dict[str, Any] | None = None

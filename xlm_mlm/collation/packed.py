@@ -57,7 +57,7 @@ class PackedMLMCollator(MLMCollator):
                 "tokens of a block attend to each other"
             )
         self.use_flex_attn = use_flex_attn
-        require_int("block_size", block_size, 1)
+        self.block_size = require_int("block_size", block_size, 1)
         self._mask_id = require_token_id(tokenizer, "mask", "hide the tokens to be guessed")
         self._eos_id = require_token_id(tokenizer, "eos", "find where the texts of a block end")
         pad_id = getattr(tokenizer, "pad_token_id", None)

@@ -66,7 +66,7 @@ def size_limit(name: str, size: int | None, truncate: Truncate) -> int | None:
             "truncate=None to pad to the longest row and cut nothing"
         )
     if size is not None:
-        require_int(name, size, 1)
+        size = require_int(name, size, 1)
     return size if truncate is not None else None
 
 
@@ -166,7 +166,7 @@ def prepare_prefix_ids(
             comes from the longest, or a size or `truncate` out of range.
     """
     limit = size_limit("max_seq_len", max_seq_len, truncate)
-    require_int("pad_token_id", pad_token_id, 0)
+    pad_token_id = require_int("pad_token_id", pad_token_id, 0)
     if count_of(prefix_ids) is None:
         raise ValueError(f"prefix_ids is {shown(prefix_ids)}; it must be a list of prompts")
     if len(prefix_ids) == 0:

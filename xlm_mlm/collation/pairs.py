@@ -182,7 +182,7 @@ def prepare_prefix_suffix_ids(
     """
     limit = size_limit("max_seq_len", max_seq_len, truncate)
     if suffix_block_size is not None:
-        require_int("suffix_block_size", suffix_block_size, 1)
+        suffix_block_size = require_int("suffix_block_size", suffix_block_size, 1)
     require_bool("loss_on_padding", loss_on_padding)
     for name, rows in (("prefix_ids", prefix_ids), ("suffix_ids", suffix_ids)):
         if count_of(rows) is None:
@@ -195,10 +195,13 @@ def prepare_prefix_suffix_ids(
     prefixes = check_rows(prefix_ids, "prefix_ids", allow_empty=True)
     suffixes = check_rows(suffix_ids, "suffix_ids")
     given = (pad_token_id, mask_token_id, bos_token_id, eos_token_id)
-    for name, value in zip(("pad", "mask", "bos", "eos"), given, strict=True):
-        if value is not None or name in ("pad", "mask"):
-            require_int(f"{name}_token_id", value, 0)
-    ids = SpecialIds(*given).distinct("the call")
+    checked: list[Any] = [
+        None
+        if value is None and name in ("bos", "eos")
+        else require_int(f"{name}_token_id", value, 0)
+        for name, value in zip(("pad", "mask", "bos", "eos"), given, strict=True)
+    ]
+    ids = SpecialIds(*checked).distinct("the call")
     layout = PairLayout(ids, limit, suffix_block_size, truncate, loss_on_padding)
     sampler = MaskSampler("bernoulli", None, RandomSource(generator))
     return right_padded_batch(prefixes, suffixes, layout, sampler)

@@ -95,7 +95,6 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         mask_sampling: str = "bernoulli",
     ) -> None:
         super().__init__(tokenizer, block_size, noise_schedule, generator, mask_sampling)
-        self.input_block_size = input_block_size
         self.add_bos = require_bool("add_bos", add_bos)
         self.add_eos = require_bool("add_eos", add_eos)
         self.truncate = check_truncate(truncate)
@@ -103,8 +102,11 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         self.prompt_field = "prompt_ids"
         self.target_field = _check_field("target_field", target_field)
         self._ids = special_ids(tokenizer, add_bos, add_eos)
-        self._answer_limit = self._size("block_size", block_size)
-        self._prompt_limit = self._size("input_block_size", input_block_size)
+        self.block_size = self._size("block_size", block_size)
+        self.input_block_size = self._size("input_block_size", input_block_size)
+        cuts = self.truncate is not None
+        self._answer_limit = self.block_size if cuts else None
+        self._prompt_limit = self.input_block_size if cuts else None
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> MLMBatch:
         """Return `input_ids`, `attention_mask`, `target_ids`, `fixed_positions_mask`, all (B, L).
@@ -126,15 +128,15 @@ class MLMSeq2SeqTrainCollator(MLMCollator):
         return PairLayout(self._ids, limit, answer_limit, self.truncate, self.loss_on_padding)
 
     def _size(self, name: str, size: int | None) -> int | None:
-        """Check a size and return the limit that follows from it, None for no limit."""
+        """Check a size and return it."""
         if size is not None:
-            require_int(name, size, 1)
-        elif self._sizes_required:
+            return require_int(name, size, 1)
+        if self._sizes_required:
             raise ValueError(
                 f"{name} is None; {self._name} needs block_size (positions of the suffix) and "
                 "input_block_size (positions of the prompt), both integers of at least 1"
             )
-        return size if self.truncate is not None else None
+        return None
 
     def _prompts(self, examples: Sequence[Mapping[str, Any]]) -> Ragged:
         values = read_column(examples, self.prompt_field, self._name)

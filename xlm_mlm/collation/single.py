@@ -62,6 +62,8 @@ class SingleSegmentCollator(MLMCollator):
         self.add_bos = require_bool("add_bos", add_bos) and self._framed
         self.add_eos = require_bool("add_eos", add_eos) and self._framed
         self._limit = size_limit("block_size", block_size, truncate)
+        if self._limit is not None:
+            self.block_size = self._limit
         self._ids = special_ids(tokenizer, self.add_bos, self.add_eos)
         if self._limit is not None and self._limit <= self.add_bos:
             raise ValueError(

@@ -9,7 +9,13 @@ from typing import Any, ClassVar
 import datasets
 from datasets.arrow_writer import ArrowWriter
 
-from xlm_mlm.checks import require_choice, require_int, require_number, require_token_id
+from xlm_mlm.checks import (
+    require_bool,
+    require_choice,
+    require_int,
+    require_number,
+    require_token_id,
+)
 from xlm_mlm.data.cache import CachedDatasetManager
 from xlm_mlm.data.readers import DOCUMENTS, content_digest, find_files, read_documents
 
@@ -154,7 +160,7 @@ class TextDatasetManager(CachedDatasetManager):
         super().__init__(collator, split, dataloader_kwargs, **options)
         self.files = find_files(data_files)
         self.block_size = require_int("block_size", block_size, 2)
-        self.packed = require_choice("packed", packed, (True, False))
+        self.packed = require_bool("packed", packed)
         if not isinstance(text_field, str):
             raise ValueError(f"text_field is {text_field!r}; it must be the name of a field")
         self.text_field = text_field

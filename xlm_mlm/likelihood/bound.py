@@ -64,7 +64,7 @@ def mlm_nll(
             hidden, among those to be scored; or the model's logits are no distribution: NaN, +inf,
             or -inf alone.
     """
-    require_int("num_mc_samples", num_mc_samples, 1)
+    num_mc_samples = require_int("num_mc_samples", num_mc_samples, 1)
     context = {"attention_mask": attention_mask, "positions": positions}
     packed = {"segment_ids": segment_ids, "block_mask": block_mask}
     rows = Rows(input_ids, maskable, mask_id, **context, **packed)

@@ -125,7 +125,7 @@ class Rows:
             raise ValueError(f"model is {model!r}; it must be a network of the MLMModel protocol")
         rows = len(self.ids)
         if batch_size is not None:
-            require_int("batch_size", batch_size, 1)
+            batch_size = require_int("batch_size", batch_size, 1)
         if self.whole:
             if batch_size is not None and batch_size < rows:
                 raise ValueError(

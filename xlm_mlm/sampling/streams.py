@@ -62,7 +62,7 @@ class SampleStreams:
 
     def __init__(self, seed: int) -> None:
         self.seed = require_int("seed", seed, 0, None)
-        if seed >= 2**64:
+        if self.seed >= 2**64:
             raise ValueError(f"seed is {seed}; it must be below 2**64")
 
     def uniform(

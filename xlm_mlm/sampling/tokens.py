@@ -63,7 +63,7 @@ class TokenSampler:
                 f"top_k={top_k} and top_p={top_p} are both set; choose one and leave the other None"
             )
         if top_k is not None:
-            require_int("top_k", top_k, 1)
+            top_k = require_int("top_k", top_k, 1)
         if top_p is not None:
             top_p = require_number("top_p", top_p, 0, "above 0 and at most 1")
             if not 0 < top_p <= 1:
