@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from xlm.metrics import TokenAccuracy
 
 from xlm_mlm.checks import require_mapping, require_token_id, shown
+from xlm_mlm.likelihood.totals import check_totals
 from xlm_mlm.types_mlm import IGNORE_INDEX
 
 NO_TOKEN = -1
@@ -185,20 +186,11 @@ class SequenceNLL(Metric):
             num_tokens: that it counts.
 
         Raises:
-            ValueError: the two have different shapes, or are no tensors.
+            ValueError: the two have different shapes, or are no tensors; or (looked for on the
+                CPU only) one is negative or NaN. An nll may be infinite.
         """
-        for name, given in (("nll", nll), ("num_tokens", num_tokens)):
-            if not isinstance(given, Tensor):
-                raise ValueError(f"{name} is {shown(given)}; it must be a tensor, one a row")
-        if nll.shape != num_tokens.shape:
-            raise ValueError(
-                f"nll has shape {tuple(nll.shape)} and num_tokens {tuple(num_tokens.shape)}; there "
-                "must be one number of tokens for each nll"
-            )
-        total = nll.sum(dtype=self.nll.dtype)
-        if total.device.type == "cpu" and total.isnan():
-            raise ValueError("nll holds NaN, which no mean can take; it must be 0 or more")
-        self.nll += total
+        check_totals(nll, num_tokens)
+        self.nll += nll.sum(dtype=self.nll.dtype)
         self.tokens += num_tokens.sum()
         self.sequences += (num_tokens > 0).sum()
 

@@ -145,3 +145,14 @@ def test_what_is_no_such_thing_is_refused(tokenizer, given, words):
 def test_text_needs_a_tokenizer():
     with pytest.raises(ValueError, match="there is no tokenizer"):
         allowed(["5"])
+
+
+@pytest.mark.parametrize("given", [lambda: 1, lambda x: x, lambda x, flat, more: x])
+def test_a_callable_that_does_not_take_rows_and_places_is_refused(given):
+    with pytest.raises(ValueError, match=r"can't be called: .*; it must take two arguments, the"):
+        AllowedTokens(given)
+
+
+def test_a_callable_whose_arguments_are_not_known_is_taken():
+    AllowedTokens(dict)
+    AllowedTokens(lambda *both: both)

@@ -74,8 +74,20 @@ class Network:
         hook = self.hook
         if hook is None or getattr(hook, "pointwise", False):
             logits = logits_at_positions(self.model, flat=flat, **inputs)
-            return logits if hook is None else hook(logits)
-        return pick(hook(call_model(self.model, **inputs)), flat, inputs["x_t"])
+            return logits if hook is None else self._hooked(logits)
+        return pick(self._hooked(call_model(self.model, **inputs)), flat, inputs["x_t"])
+
+    def _hooked(self, logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The logits as the hook gives them back, of the same shape: a cut would shift ids."""
+        assert self.hook is not None
+        found = self.hook(logits)
+        if not isinstance(found, Tensor) or found.shape != logits.shape:
+            given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"the logits_hook gave {given} for logits of shape {tuple(logits.shape)}; it must "
+                "return a tensor of the same shape"
+            )
+        return found
 
     def _given(
         self, state: MLMStepResults, rows: Integer[Tensor, "A"], lines: int
@@ -113,9 +125,9 @@ class Network:
         if hook is None or getattr(hook, "pointwise", False):
             twice = torch.cat((flat, flat + x[0].numel()))
             c, u = logits_at_positions(self.model, flat=twice, **both).chunk(2)
-            return (c, u) if hook is None else (hook(c), hook(u))
+            return (c, u) if hook is None else (self._hooked(c), self._hooked(u))
         c, u = call_model(self.model, **both).chunk(2)
-        return pick(hook(c), flat, x[0]), pick(hook(u), flat, x[1])
+        return pick(self._hooked(c), flat, x[0]), pick(self._hooked(u), flat, x[1])
 
     def _never(self) -> list[int]:
         named = self.rules.suppress_tokens

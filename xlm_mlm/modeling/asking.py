@@ -25,13 +25,23 @@ def check_logits_at(logits_at: Tensor, positions: int) -> None:
 
 
 def check_target_weights(weights: Tensor | None, targets: Tensor | None) -> None:
-    """Refuse weights that are not one for each target."""
+    """Refuse weights that are not one for each target, or (on the CPU only) not finite."""
+    if weights is None:
+        return
+    if not isinstance(weights, Tensor) or weights.is_complex():
+        raise ValueError(f"target_weights are {weights!r:.80}; they must be a tensor of numbers")
     # Of another shape they would broadcast, and count every term several times.
-    if weights is not None and (targets is None or weights.shape != targets.shape):
+    if targets is None or weights.shape != targets.shape:
         asked = "None" if targets is None else f"of shape {tuple(targets.shape)}"
         raise ValueError(
             f"target_weights have shape {tuple(weights.shape)} and targets are {asked}; there must "
             "be one weight for each target"
+        )
+    if host_checkable(weights) and not bool(weights.isfinite().all()):
+        count = int((~weights.isfinite()).sum())
+        raise ValueError(
+            f"target_weights hold {count} of {weights.numel()} that are NaN or infinite; they must "
+            "be finite"
         )
 
 

@@ -1,5 +1,6 @@
 """Which tokens may be produced at all, and which at a position."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from xlm_mlm.checks import require_int
+from xlm_mlm.checks import require_int, shown
 
 _RANGE = re.compile(r"(\d*):(\d*)")
 OTHERS = "others"
@@ -79,7 +80,9 @@ class AllowedTokens:
                     raise ValueError(
                         f"allowed_tokens has position {start} twice; give each one once"
                     )
-        elif not callable(given) and (isinstance(given, str) or not isinstance(given, Sequence)):
+        elif callable(given):
+            _check_takes_two(given)
+        elif isinstance(given, str) or not isinstance(given, Sequence):
             raise ValueError(
                 f"allowed_tokens is {given!r}; it must be a list of tokens, a mapping from "
                 "positions to lists, booleans (V,) or (L, V), or a callable"
@@ -213,6 +216,18 @@ def _check_booleans(given: Any, name: str, dimensions: tuple[int, ...]) -> None:
             f"{name} is {kind}{shape}; it must be a boolean tensor, with the vocabulary as its "
             "last dimension"
         )
+
+
+def _check_takes_two(given: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(given).bind(None, None)
+    except TypeError as error:
+        raise ValueError(
+            f"allowed_tokens is {shown(given)}, which can't be called: {error}; it must take two "
+            "arguments, the rows x (B, L) and flat indices into them (N,)"
+        ) from error
+    except ValueError:  # of something built in, nothing is known
+        pass
 
 
 def _of_callable(
