@@ -1,5 +1,6 @@
 """The scripts of tests/mutation: they draw, try and report what they say they do."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,24 @@ def test_mutants_whose_tests_could_not_be_run_are_no_result(found, tmp_path, mon
     with pytest.raises(RuntimeError, match="tests of 1 mutants could not be run, of .*go__mutm"):
         run_mutants.main(["--work", str(tmp_path), "--areas", "metrics"])
     assert tried == [f"{PREFIX}xǁRuleǁgo__mutmut_1"]
+
+
+def test_what_is_written_about_the_results_agrees():
+    readme = (mutant_report.EXPLAINED.parent / "README.md").read_text()
+    kinds = r"(\d+) make no\s+difference.*?(\d+) make none on a CPU.*?(\d+) are words"
+    counts = re.search(kinds, readme, re.DOTALL).groups()
+    reasons = mutant_report.read_explained(mutant_report.EXPLAINED)
+    assert sum(map(int, counts)) == len(reasons)
+    page = (run_mutants.ROOT / "docs" / "testing.md").read_text()
+    for area in run_mutants.AREAS:
+        tried, killed, share = re.search(
+            rf"\| {area} \| [^|]* \| (\d+) \| (\d+) \(\d+\) \| ([\d.]+)% ", readme
+        ).groups()
+        assert f"{int(killed) / int(tried):.1%}" == f"{share}%"
+        low, high = mutant_report.interval(int(killed), int(tried))
+        assert f"| {share}% | {low:.0%} to {high:.0%} |" in readme
+    shares = re.findall(r"\(\d+\) \| ([\d.]+)% \|", readme)
+    assert "| " + " | ".join(f"{float(share):.0f}%" for share in shares) + " |" in page
 
 
 WEAK = "from tiny.half import half\n\n\ndef test():\n    assert half(4)\n"

@@ -2,12 +2,14 @@
 
 import pickle
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from xlm.datamodule import SimpleSpaceTokenizer
 
+from xlm_mlm.collation import randomness
 from xlm_mlm.collation.randomness import RandomSource, source_of
 from xlm_mlm.collation.single import DefaultMLMCollator
 
@@ -94,3 +96,15 @@ def test_the_source_of_a_collator_is_found():
     assert source_of(collator).generator is generator
     assert source_of(lambda rows: rows) is None
     assert source_of(None) is None
+
+
+def test_in_a_worker_it_goes_on_where_it_was_and_is_not_seeded_anew(monkeypatch):
+    monkeypatch.setattr(randomness, "get_worker_info", lambda: SimpleNamespace(seed=7))
+    source, again = (RandomSource(torch.Generator().manual_seed(5)) for _ in range(2))
+    source.words(1, 3)
+    again.load_state_dict(source.state_dict())
+    assert np.array_equal(again.words(2, 4), source.words(2, 4))
+
+
+def test_a_source_of_another_kind_is_none_of_ours():
+    assert source_of(SimpleNamespace(_sampler=SimpleNamespace(source="dice"))) is None
