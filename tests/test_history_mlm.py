@@ -238,3 +238,45 @@ def test_one_history_serves_predictors_with_different_tokenizers(tokenizer, tmp_
 def test_another_precision_is_refused(tmp_path, dtype):
     with pytest.raises(ValueError, match="dtype is .* 'float16', 'float32'"):
         HistoryTopKPlugin(tmp_path, dtype=dtype)
+
+
+class Mute:
+    """A tokenizer that fails while its tokens are asked for."""
+
+    full_vocab_size = 3
+    mask_token_id = MASK
+
+    def convert_ids_to_tokens(self, ids):
+        raise RuntimeError("no words")
+
+
+def test_what_is_no_tokenizer_is_refused_before_anything_is_written(tokenizer, tmp_path):
+    words = "tokenizer is 'x'; it must be a tokenizer, with convert_ids_to_tokens"
+    with pytest.raises(ValueError, match=words):
+        HistoryTopKPlugin(tmp_path, tokenizer="x")
+    history = HistoryTopKPlugin(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        history.use_tokenizer("x")
+    # Where one was given, the predictor's is not used.
+    HistoryTopKPlugin(tmp_path, tokenizer=tokenizer).use_tokenizer("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_can_t_begin_leaves_no_folder(tokenizer, tmp_path, monkeypatch):
+    with pytest.raises(RuntimeError, match="no words"):
+        HistoryTopKPlugin(tmp_path, tokenizer=Mute()).begin({"x": torch.zeros(2, 3)})
+    assert list(tmp_path.iterdir()) == []
+    history = HistoryTopKPlugin(tmp_path)
+    write, rows = history._write_meta, []
+
+    def interrupted(row, **state):
+        rows.append(row)
+        if row == 1:
+            raise KeyboardInterrupt
+        write(row, **state)
+
+    monkeypatch.setattr(history, "_write_meta", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        history.begin({"x": torch.zeros(3, 3)})
+    assert rows == [0, 1]
+    assert (list(tmp_path.iterdir()), history.to_dict()) == ([], [])

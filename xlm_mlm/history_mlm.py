@@ -32,7 +32,7 @@ from xlm_mlm.history.files import (
 )
 from xlm_mlm.history.reading import read_step, read_trace, read_traces
 from xlm_mlm.history.trace import Trace
-from xlm_mlm.history.vocabulary import texts_of
+from xlm_mlm.history.vocabulary import check_reader, texts_of
 from xlm_mlm.types_mlm import MLMStepResults
 
 __all__ = ["HistoryPluginBase", "HistoryTopKPlugin", "Trace", "read_traces"]
@@ -53,7 +53,8 @@ class HistoryTopKPlugin(HistoryPluginBase):
         tokenizer: says which token is the mask and what each reads as; the predictor's if None.
 
     Raises:
-        ValueError: `k` or `max_new_tokens` below 1, or another `dtype`.
+        ValueError: `k` or `max_new_tokens` below 1, another `dtype`, or something that is no
+            tokenizer.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class HistoryTopKPlugin(HistoryPluginBase):
             None if max_new_tokens is None else require_int("max_new_tokens", max_new_tokens, 1)
         )
         self.dtype = require_choice("dtype", dtype, _DTYPES)
-        self.tokenizer = tokenizer
+        self.tokenizer = None if tokenizer is None else check_reader(tokenizer)
         self._told: Any = None
         self._vocabulary: tuple[Any, str | None] = (None, None)
         self._fids: list[str] = []
@@ -96,35 +97,44 @@ class HistoryTopKPlugin(HistoryPluginBase):
         opened = cls(output_dir, meta.get("k"), meta.get("max_new_tokens"), dtype=dtype)
         opened._fids = [full_id]
         opened._begun = [meta.get("begun") or 0]
-        opened._steps = [count_steps(folder)]
+        opened._steps = [count_steps(folder, meta)]
         return opened
 
     def use_tokenizer(self, tokenizer: Any) -> None:
-        """Take the predictor's tokenizer, unless one was given."""
+        """Take the predictor's tokenizer, unless one was given.
+
+        Raises:
+            ValueError: it would be used, and can't say what its tokens read as.
+        """
+        if self.tokenizer is None and tokenizer is not None:
+            check_reader(tokenizer)
         self._told = tokenizer
 
     def begin(self, step_results: MLMStepResults) -> None:
         """Make a folder for every row of the batch, and keep the row as it is.
+
+        If that fails, the folders of the batch are taken away again.
 
         Raises:
             OSError: the files cannot be written.
         """
         self.reset()
         now = time.time_ns()
-        for row, sequence in enumerate(narrow(step_results["x"]).cpu()):
-            # Unique without asking anyone: other processes may write beside us.
-            fid = uuid.uuid4().hex
-            folder = self.output_dir / fid
-            folder.mkdir(parents=True)
-            self._fids.append(fid)
-            self._begun.append(now + row)
-            self._steps.append(0)
-            try:
+        try:
+            for row, sequence in enumerate(narrow(step_results["x"]).cpu()):
+                # Unique without asking anyone: other processes may write beside us.
+                folder = self.output_dir / uuid.uuid4().hex
+                folder.mkdir(parents=True)
+                self._fids.append(folder.name)
+                self._begun.append(now + row)
+                self._steps.append(0)
                 write_tensors(folder / BEFORE, {"before": sequence})
                 self._write_meta(row, finished=False)
-            except OSError:
-                shutil.rmtree(folder, ignore_errors=True)  # no record yet
-                raise
+        except BaseException:
+            for fid in self._fids:
+                shutil.rmtree(self.output_dir / fid, ignore_errors=True)  # no records yet
+            self.reset()
+            raise
 
     def update_history(self, step_results: MLMStepResults) -> None:
         """Write a pass for the rows that took part in it.

@@ -2,7 +2,22 @@
 
 from typing import Any
 
+from xlm_mlm.checks import shown
+
 _UNREADABLE = "\ufffd"
+
+
+def check_reader(tokenizer: Any) -> Any:
+    """Return a tokenizer that can say what its tokens read as.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if not callable(getattr(tokenizer, "convert_ids_to_tokens", None)):
+        raise ValueError(
+            f"tokenizer is {shown(tokenizer)}; it must be a tokenizer, with convert_ids_to_tokens"
+        )
+    return tokenizer
 
 
 def texts_of(tokenizer: Any) -> list[str]:
