@@ -40,6 +40,22 @@ def tokenizer():
 
 
 @pytest.fixture
+def in_time():
+    """A test that would wait for ever, as at a pipe, fails after ten seconds."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes with names here")
+
+    def fail(number, frame):
+        raise TimeoutError("it waits for somebody who never comes")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
 def no_other_plugins(tmp_path, monkeypatch):
     """Of what is installed around the tests, only this package: others may be there or not."""
     from xlm_mlm import entries

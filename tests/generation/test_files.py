@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from xlm_mlm.generation import files
 from xlm_mlm.generation.files import (
@@ -15,14 +14,14 @@ from xlm_mlm.generation.files import (
     PartialFile,
     collect,
     discard_parts,
-    line_of,
     locked,
     partial_path,
     prepare,
     publish,
     read_meta,
-    read_rows,
+    records_in,
 )
+from xlm_mlm.generation.lines import line_of, read_rows
 from xlm_mlm.generation.provenance import write_meta
 
 
@@ -315,15 +314,27 @@ def test_a_full_disk_is_said_of_the_file(tmp_path):
         part.write([row(0)])
 
 
-def test_a_strange_line_is_named(tmp_path):
-    path = tmp_path / PREDICTIONS
-    path.write_bytes(line_of(row(0)) + b"what\n")
-    with pytest.raises(ValueError, match="line 2 of .* is no row"):
-        list(read_rows(path))
+def test_a_linked_history_is_refused_before_anything_is_removed(tmp_path):
+    folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    folder.mkdir()
+    (elsewhere / "theirs").mkdir(parents=True)
+    (elsewhere / "theirs" / "meta.json").write_text("{}")
+    (folder / HISTORY).symlink_to(elsewhere)
+    other = filled(folder, BATCHES, run="other")
+    for if_exists in ("error", "append", "replace"):
+        with pytest.raises(ValueError, match="out/history is a link; a run writes to no file else"):
+            prepare(folder, 1, "r", if_exists, history=True)
+    with pytest.raises(ValueError, match="out/history is a link"):
+        records_in(folder)
+    assert other.exists()
+    assert (elsewhere / "theirs" / "meta.json").exists()
+    assert prepare(folder, 1, "r", "replace") == 0  # without a history it is nobody's
 
 
-def test_values_are_written_plainly():
-    line = line_of(row(0, x=torch.tensor([1, 2]), y=torch.tensor(0.5), z="\ud800"))
-    assert json.loads(line)["x"] == [1, 2]
-    assert json.loads(line)["y"] == 0.5
-    assert line.count(b"\n") == 1
+@pytest.mark.parametrize("name", [PREDICTIONS, META, f".{PREDICTIONS}.0of1.partial"])
+def test_nobody_is_waited_for_at_a_pipe(tmp_path, name, in_time):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} is a pipe; it must be a regular file"):
+        prepare(tmp_path, 1, "r", "append", history=True)
+    with pytest.raises(ValueError, match=f"{name} is a pipe"):
+        opened(tmp_path) if name.startswith(".") else prepare(tmp_path, 1, "r", "append")

@@ -84,6 +84,32 @@ def test_no_pass_yet(tokenizer, tmp_path):
     assert first.masks_left.tolist() == [3]
 
 
+def test_no_pass_says_how_many_tokens_were_kept(tokenizer, tmp_path):
+    history = HistoryTopKPlugin(tmp_path, 2**62, tokenizer=tokenizer)
+    history.begin({"x": torch.tensor(BEFORE)})
+    assert read_traces(tmp_path)[0].p.shape == (0, 5, len(tokenizer))
+
+
+def test_an_unfinished_record_is_as_long_as_what_is_there(tokenizer, tmp_path):
+    (fid, _), _ = write(tmp_path, tokenizer, BEFORE, ORDERS)
+    path = tmp_path / fid / "meta.json"
+    path.write_text(path.read_text().replace('"finished": true', '"finished": false'))
+    assert read_traces(tmp_path, [fid])[0].steps == 2
+    damage_last(tmp_path / fid)
+    assert read_traces(tmp_path, [fid])[0].steps == 1
+    assert HistoryTopKPlugin.from_serialized(tmp_path, fid).get_num_steps() == 1
+
+
+def test_a_mask_that_nobody_knew_may_stand_as_minus_one(tmp_path):
+    history = HistoryTopKPlugin(tmp_path, 2)
+    logits = torch.zeros(1, 3, 9)
+    logits[0, 1, 5] = 1.0
+    state = {"x": torch.tensor([[4, 5, 6]]), "active": torch.tensor([True])}
+    history.update_history(state | {"logits": logits})
+    history.finalize()
+    assert read_traces(tmp_path)[0].before.tolist() == [4, -1, 6]
+
+
 KILLED = """
 import sys, torch
 from xlm.datamodule import SimpleSpaceTokenizer
@@ -186,6 +212,56 @@ def damage_pipe(folder):
     os.mkfifo(path)
 
 
+def damage_last(folder):
+    (folder / "00001.x.safetensors").unlink()
+
+
+def damage_first(folder):
+    path = folder / "00000.x.safetensors"
+    path.unlink()
+    path.mkdir()
+
+
+def damage_first_pipe(folder):
+    path = folder / "00000.x.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+
+
+def changed(folder, file, name, value):
+    tensors = load_file(folder / file)
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, folder / file)
+
+
+def damage_chance(folder):
+    changed(folder, "00001.p.safetensors", "p", 1.1)
+
+
+def damage_negative(folder):
+    changed(folder, "00001.p.safetensors", "p", -0.5)
+
+
+def damage_entropy(folder):
+    changed(folder, "00000.p.safetensors", "entropy", -2)
+
+
+def damage_ids(folder):
+    changed(folder, "00001.pids.safetensors", "pids", -7)
+
+
+def damage_sequence(folder):
+    changed(folder, "00001.x.safetensors", "x", -7)
+
+
+def damage_start(folder):
+    changed(folder, "before.safetensors", "before", -1)
+
+
+def damage_complex(folder):
+    save_file({"before": torch.zeros(5, dtype=torch.complex64)}, folder / "before.safetensors")
+
+
 def damage_vocabulary(folder):
     next(folder.parent.glob("vocabulary.*")).write_text('{"0": 1}')
 
@@ -203,10 +279,20 @@ def damage_vocabulary(folder):
         (damage_missing, "00000.pids.safetensors cannot be read: No such file"),
         (damage_link, "00000.p.safetensors cannot be read"),
         (damage_pipe, "00000.p.safetensors cannot be read: it is no regular file"),
+        (damage_last, r"holds 1 passes, .* finished with 2; 00001.x.safetensors is missing"),
+        (damage_first, "00000.x.safetensors cannot be read"),
+        (damage_first_pipe, "00000.x.safetensors cannot be read: it is no regular file"),
+        (damage_chance, r"00001.p.safetensors holds the probability 1\.1, which there can't be"),
+        (damage_negative, r"00001.p.safetensors holds the probability -0\.5"),
+        (damage_entropy, "00000.p.safetensors holds the entropy -2"),
+        (damage_ids, "00001.pids.safetensors holds the token id -7"),
+        (damage_sequence, "00001.x.safetensors holds the token id -7"),
+        (damage_start, "before.safetensors holds the token id -1"),
+        (damage_complex, "before.safetensors cannot be read: before holds complex numbers"),
         (damage_vocabulary, "vocabulary.*no list of strings"),
     ],
 )
-def test_damage_is_refused_and_named(tokenizer, tmp_path, monkeypatch, damage, message):
+def test_damage_is_refused_and_named(tokenizer, tmp_path, monkeypatch, damage, message, in_time):
     monkeypatch.chdir(tmp_path)
     (fid, _), _ = write(tmp_path, tokenizer, BEFORE, ORDERS)
     damage(tmp_path / fid)
@@ -225,6 +311,8 @@ def test_damage_is_refused_and_named(tokenizer, tmp_path, monkeypatch, damage, m
         ({"k": 10**30}, "has k 1000000000000000000000000000000; .* below 2"),
         ({"max_new_tokens": -1}, "has max_new_tokens -1"),
         ({"mask_id": True}, "has mask_id True"),
+        ({"num_steps": "2"}, "has num_steps '2'"),
+        ({"num_steps": 3}, "holds 2 passes, .* finished with 3"),
         ({"vocabulary": "vocabulary.0123456789abcdef.json"}, "cannot be read: No such file"),
     ],
 )

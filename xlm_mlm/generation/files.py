@@ -13,11 +13,10 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from xlm_mlm.generation.unlinked import open_here
+from xlm_mlm.generation.lines import head_of, line_of, read_rows, row_of
+from xlm_mlm.generation.unlinked import open_here, refuse_link
 from xlm_mlm.history.files import META as RECORD
-from xlm_mlm.history.files import naming_file
+from xlm_mlm.history.files import naming_file, require_regular
 
 PREDICTIONS = "predictions.jsonl"
 META = "predictions.meta.json"
@@ -60,7 +59,7 @@ class PartialFile:
         if not head.endswith(b"\n"):
             self._file.truncate(0)
             self._append(json.dumps({"run": run, "start": start}).encode() + b"\n")
-        elif _head(head) != (run, start):
+        elif head_of(head) != (run, start):
             raise ValueError(f"{self.path} {OTHER_RUN}")
         else:
             self._file.truncate(self._whole_batches(batch_sizes))
@@ -71,7 +70,7 @@ class PartialFile:
         end = before = self._file.tell()
         last = None
         for line in iter(self._file.readline, b""):
-            row = _row(line)
+            row = row_of(line)
             if row is None:
                 break  # torn; whatever follows is written anew
             name = row["dataloader"]
@@ -170,9 +169,11 @@ def prepare(folder: Path, world: int, run: str, if_exists: str, history: bool = 
 
     Raises:
         ValueError: there are predictions, or unfinished ones of another run, and nobody said what
-        to do with them; or a file that is there is damaged.
+        to do with them; or a file that is there is damaged; or the records' folder is a link.
         OSError: the folder can't be written.
     """
+    if history:
+        refuse_link(folder / HISTORY)
     begun = _begun(folder, world, run, discard=if_exists == "replace")
     for path in folder.glob(f".{META}.*.partial"):  # of a run that was killed as it wrote it
         path.unlink()
@@ -210,8 +211,13 @@ def _refuse_records(folder: Path) -> None:
 
 
 def records_in(folder: Path) -> list[Path]:
-    """The history's records of samples."""
+    """The history's records of samples.
+
+    Raises:
+        ValueError: their folder is a link.
+    """
     records = folder / HISTORY
+    refuse_link(records)
     found = sorted(records.iterdir()) if records.is_dir() else []
     # A link is none of ours, and what it leads to is not to be removed.
     return [each for each in found if not each.is_symlink() and (each / RECORD).is_file()]
@@ -222,8 +228,9 @@ def _begun(folder: Path, world: int, run: str, discard: bool) -> int | None:
     start = None
     ours = {partial_path(folder, rank, world) for rank in range(world)}
     for path in sorted(folder.glob(f".{PREDICTIONS}.*of*.partial")):
+        require_regular(path)
         with path.open("rb") as file:
-            head = _head(file.readline())
+            head = head_of(file.readline())
         if path in ours and head is None:
             continue  # stopped before it could say what it is
         if path in ours and head is not None and head[0] == run:
@@ -244,6 +251,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     if not path.exists():
         return {}
+    require_regular(path)
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -330,58 +338,6 @@ def _in_turn(folder: Path, world: int, name: str) -> Iterator[dict[str, Any]]:
     ]
     for turn in zip_longest(*streams):
         yield from (row for row in turn if row is not None)
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, finished or not; none if it isn't there.
-
-    Raises:
-        ValueError: a line is no row.
-    """
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            row = _row(line)
-            if row is not None:
-                yield row
-            elif number or _head(line) is None:
-                raise ValueError(f"line {number + 1} of {path} is no row of predictions")
-
-
-def line_of(row: dict[str, Any]) -> bytes:
-    """A row as a line of JSON."""
-    return (
-        json.dumps(row, ensure_ascii=False, default=_plain).encode("utf-8", "backslashreplace")
-        + b"\n"
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
-        return value.tolist()
-    return str(value)
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row: Any = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("dataloader"), str):
-        return None
-    return row if type(row.get("sample")) is int else None
-
-
-def _head(line: bytes) -> tuple[str, int] | None:
-    """An unfinished file's run, and its first sample's number."""
-    try:
-        head = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(head, dict) or not isinstance(head.get("run"), str):
-        return None
-    return (head["run"], head["start"]) if type(head.get("start")) is int else None
 
 
 def _lock(file: Any, path: Path) -> None:

@@ -31,9 +31,9 @@ from xlm_mlm.generation.files import (
     prepare,
     publish,
     read_meta,
-    read_rows,
     records_in,
 )
+from xlm_mlm.generation.lines import read_rows
 from xlm_mlm.generation.options import GenerationOptions, choose_device, read_options
 from xlm_mlm.generation.processes import Processes, joined
 from xlm_mlm.generation.provenance import identity, resolved, versions, write_meta
@@ -149,6 +149,7 @@ class _Run:
             with open_dict(cfg):
                 cfg.generation.ckpt_path = cfg.generation.checkpoint_path = None
                 cfg.generation.model_only_checkpoint_path = None
+        precision = torch.get_float32_matmul_precision()
         with _quiet(*(["xlm.utils.model_loading"] if self.checkpoint is not None else [])):
             harness, _ = load_model_for_inference(
                 cfg,
@@ -158,6 +159,10 @@ class _Run:
                 set_eval_mode=True,
                 allow_random_init=self.checkpoint is not None,
             )
+        if self.device.type == "cpu":
+            # The host asks for `medium`. A CPU that has bfloat16 then makes and keeps a program for
+            # every number of tokens that a pass looks at: hundreds of MiB, and no faster.
+            torch.set_float32_matmul_precision(precision)
         weights = "as saved"
         if self.checkpoint is not None:
             weights = self.checkpoint.apply(harness.model, self.options.weights)  # type: ignore[arg-type]

@@ -51,6 +51,28 @@ def sample_folder(output_dir: str | Path, fid: str) -> Path:
     return folder
 
 
+def not_regular(path: Path) -> str | None:
+    """What keeps a path from being read as a file, said of it; None if nothing does."""
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return "is a folder, not a file"
+    if not path.exists():
+        return "does not exist"
+    kind = "a pipe" if path.is_fifo() else "a device or a socket"
+    return f"is {kind}; it must be a regular file"
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what is no regular file, such as a pipe: whoever reads it may wait for ever.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if (wrong := not_regular(path)) is not None:
+        raise ValueError(f"{path} {wrong}")
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors that are on the CPU, whole or not at all."""
     write_whole(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
@@ -144,7 +166,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else meta
         raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
-    for name in ("k", "max_new_tokens", "mask_id", "begun"):
+    for name in ("k", "max_new_tokens", "mask_id", "begun", "num_steps"):
         value = meta.get(name)
         if value is not None and (type(value) is not int or not 0 <= value < 2**63):
             raise ValueError(
@@ -181,14 +203,28 @@ def read_tensors(path: Path, *names: str) -> list[Tensor]:
         found = [tensors[name] for name in names]
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    for name, each in zip(names, found, strict=True):
+        if each.is_complex():
+            raise ValueError(f"{path} cannot be read: {name} holds complex numbers")
     return [each.float() if each.is_floating_point() else each.long() for each in found]
 
 
 def count_steps(folder: Path) -> int:
-    """Complete passes: the sequence is written last, so a pass is there if its sequence is."""
-    steps = 0
-    while (folder / step_file(steps, "x")).is_file():
+    """Complete passes: the sequence is written last, so a pass is there if its sequence is.
+
+    Raises:
+        ValueError: the record is damaged, or says that it is finished and lacks a pass.
+    """
+    meta, steps = read_meta(folder), 0
+    # Whatever has the name: what is no regular file is refused when it is read.
+    while os.path.lexists(folder / step_file(steps, "x")):
         steps += 1
+    wanted = meta.get("num_steps") or 0
+    if meta.get("finished") is True and steps < wanted:
+        raise ValueError(
+            f"{folder} holds {steps} passes, and its {META} says that it is finished with "
+            f"{wanted}; {step_file(steps, 'x')} is missing"
+        )
     return steps
 
 

@@ -1,6 +1,7 @@
 """Samples read back whole."""
 
 import heapq
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from xlm_mlm.history.files import (
     step_file,
 )
 from xlm_mlm.history.trace import Trace
+
+_ROUNDING = 1e-3  # of half-precision numbers near 1
 
 
 def read_traces(
@@ -82,13 +85,15 @@ def read_trace(folder: Path, vocabularies: dict[str | None, dict[int, str]]) -> 
         vocabularies[name] = read_vocabulary(folder.parent, name)
     (before,) = read_tensors(folder / BEFORE, "before")
     steps = [read_step(folder, step) for step in range(count_steps(folder))]
-    _check(folder, before, steps)
+    _check(folder, before, steps, meta.get("mask_id"))
     length = len(before)
     width = min(meta.get("max_new_tokens") or length, length)
+    # No pass says how many tokens were kept: at most all that there are.
+    k = min(meta.get("k") or 1, len(vocabularies[name]) or 1)
     none = {
         "x": before.new_zeros(0, length),
-        "p": torch.zeros(0, width, meta.get("k") or 1),
-        "pids": before.new_zeros(0, width, meta.get("k") or 1),
+        "p": torch.zeros(0, width, k),
+        "pids": before.new_zeros(0, width, k),
         "entropy": torch.zeros(0, width),
     }
     mask_id = meta.get("mask_id")
@@ -114,12 +119,16 @@ def read_step(folder: Path, step: int) -> dict[str, Any]:
     return {"p": p, "pids": pids, "x": x, "entropy": entropy}
 
 
-def _check(folder: Path, before: torch.Tensor, steps: list[dict[str, Any]]) -> None:
+def _check(
+    folder: Path, before: torch.Tensor, steps: list[dict[str, Any]], mask_id: int | None
+) -> None:
     if before.ndim != 1 or before.is_floating_point():
         raise ValueError(
             f"{folder / BEFORE} has shape {list(before.shape)} and type {before.dtype}; it must "
             "hold one row of token ids"
         )
+    # Where the mask was not known, -1 stands for it.
+    _between(folder / BEFORE, "token id", before, -1 if mask_id is None else 0)
     shape = steps[0]["p"].shape if steps else None
     for number, step in enumerate(steps):
         fits = (
@@ -139,3 +148,17 @@ def _check(folder: Path, before: torch.Tensor, steps: list[dict[str, Any]]) -> N
             )
         if step["p"].isinf().any() or step["entropy"].isinf().any():
             raise ValueError(f"pass {number} in {folder} holds an infinite probability or entropy")
+        path = folder / step_file(number, "p")
+        _between(path, "probability", step["p"], -_ROUNDING, 1 + _ROUNDING)
+        _between(path, "entropy", step["entropy"], -_ROUNDING)
+        for name in ("pids", "x"):
+            _between(folder / step_file(number, name), "token id", step[name], 0)
+
+
+def _between(
+    path: Path, what: str, values: torch.Tensor, least: float, most: float = math.inf
+) -> None:
+    """Refuse values that can't be; a NaN is none."""
+    wrong = values[(values < least) | (values > most)]
+    if len(wrong):
+        raise ValueError(f"{path} holds the {what} {wrong[0].item():g}, which there can't be")

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from xlm_mlm.generation.files import line_of
+from xlm_mlm.generation.lines import line_of
 from xlm_mlm.generation.provenance import versions
 from xlm_mlm.history.files import on_full_disk, write_whole, writing_whole
 from xlm_mlm.scoring.options import ScoreOptions, read_options
