@@ -97,7 +97,7 @@ class HistoryTopKPlugin(HistoryPluginBase):
         opened = cls(output_dir, meta.get("k"), meta.get("max_new_tokens"), dtype=dtype)
         opened._fids = [full_id]
         opened._begun = [meta.get("begun") or 0]
-        opened._steps = [count_steps(folder, meta)]
+        opened._steps = [count_steps(folder)]
         return opened
 
     def use_tokenizer(self, tokenizer: Any) -> None:
