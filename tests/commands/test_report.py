@@ -1,6 +1,7 @@
 """`xlm-mlm report`: the samples asked for, in files that may be replaced; errors in one line."""
 
 import json
+import os
 import re
 import sys
 from types import SimpleNamespace
@@ -128,6 +129,26 @@ def test_nonsense_is_one_line(history, tmp_path, capsys, monkeypatch, options, r
     assert rule in captured.err
     assert captured.err.count("\n") == 1
     assert [each.name for each in tmp_path.iterdir()] == ["history"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text are refused elsewhere")
+def test_a_record_s_name_does_not_control_the_terminal(history, tmp_path, capsys):
+    folder, fids = history
+    named = b"\x1b]0;title\x07\n\xff"
+    os.rename(folder / fids[0], os.fsencode(folder) + b"/" + named)
+    page, picture, film = (tmp_path / f"a.{kind}" for kind in ("html", "png", "gif"))
+    args = ["--samples", "1", "--output", str(page), "--png", str(picture), "--gif", str(film)]
+    assert cli.main(["report", str(folder), *args]) == 0
+    out = capsys.readouterr().out
+    shown_name = "\\x1b]0;title\\x07\\x0a\\udcff"
+    assert out.count(f": sample {shown_name}\n") == 2
+    assert out.count("\n") == 3
+    assert set(out) & set("\x1b\x07\udcff") == set()
+    assert shown(page) == [shown_name]
+    # The files' own names are shown no other way.
+    output = os.fsdecode(os.fsencode(tmp_path) + b"/\x1b[2J\xff.html")
+    assert cli.main(["report", str(folder), "--output", output]) == 0
+    assert "\\x1b[2J\\udcff.html (" in capsys.readouterr().out
 
 
 def test_a_folder_without_samples_is_one_line(tmp_path, capsys, monkeypatch):

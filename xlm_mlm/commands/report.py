@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from xlm_mlm.visible import readable
+
 SAMPLES = 10
 _SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".gif": b"GIF8"}
 
@@ -57,14 +59,15 @@ def report(
     more = not fid and not samples and len(traces) > SAMPLES
     traces = traces[:SAMPLES] if more else traces
     _write(lambda path: write_page(traces, path), output, _counted(len(traces), more))
+    first = f"sample {readable(traces[0].fid)}"
     if png:
         from xlm_mlm.report.picture import write_png
 
-        _write(lambda path: write_png(traces[0], path), png, f"sample {traces[0].fid}")
+        _write(lambda path: write_png(traces[0], path), png, first)
     if gif:
         from xlm_mlm.report.animation import write_gif
 
-        _write(lambda path: write_gif(traces[0], path), gif, f"sample {traces[0].fid}")
+        _write(lambda path: write_gif(traces[0], path), gif, first)
 
 
 def _check_targets(targets: dict[str, Path | None]) -> None:
@@ -101,7 +104,7 @@ def _write(write: Callable[[Path], None], path: Path, what: str) -> None:
 
     with on_full_disk("it is as it was before, and so is the history: make room and try again"):
         write(path)
-    typer.echo(f"wrote {path} ({_size(path.stat().st_size)}): {what}")
+    typer.echo(f"wrote {readable(str(path))} ({_size(path.stat().st_size)}): {what}")
 
 
 def _counted(samples: int, more: bool) -> str:
