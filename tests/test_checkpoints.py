@@ -215,6 +215,12 @@ def test_missing_files_and_folders(tmp_path):
         read_checkpoint(tmp_path)
 
 
+def test_nobody_is_waited_for_at_a_pipe(tmp_path, in_time):
+    os.mkfifo(tmp_path / "x.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"x\.ckpt is a pipe; it must be a regular file"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_weights_that_are_no_numbers_are_refused_with_their_name_and_file(tmp_path, bad):
     path, model, target = tmp_path / "diverged.ckpt", network(1), network(2)

@@ -1,6 +1,7 @@
 """Rebuilding from a saved config: what is allowed, what is refused, and a folder's round trip."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,19 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
         ("[]", "has format None; this version reads 1"),
         ('{"format": 2, "tokenizer": {}}', "has format 2"),
         ('{"format": 1, "tokenizer": {"_target_": "os.system", "command": "x"}}', "--trust"),
-        ('{"format": 1}', "has format 1"),
+        ('{"format": 1}', "json has tokenizer None; it must be an object"),
+        ('{"format": 1, "tokenizer": null}', "json has tokenizer None; it must be an object"),
+        *(
+            (f'{{"format": 1, "tokenizer": {{}}, {entry}}}', f"json has {message}")
+            for entry, message in (
+                ('"predictor": [1]', r"predictor \[1\]; it must be an object"),
+                ('"predictor": null', "predictor None; it must be an object"),
+                ('"add_bos": "x"', "add_bos 'x'; it must be true or false"),
+                ('"add_bos": [1]', r"add_bos \[1\]; it must be true or false"),
+                ('"add_eos": null', "add_eos None; it must be true or false"),
+                ('"add_eos": 1', "add_eos 1; it must be true or false"),
+            )
+        ),
         (
             '{"format": 1, "tokenizer": {"_target_": "xlm_mlm.data.tokenizers.load_tokenizer", '
             '"pretrained_model_name_or_path": "../elsewhere"}}',
@@ -180,6 +193,18 @@ def test_a_strange_specification_is_refused(tmp_path, content, message):
     damaged = with_file(tmp_path, SPECIFICATION, content and content.encode())
     with pytest.raises(ValueError, match=message):
         load(damaged)
+
+
+@pytest.mark.parametrize(
+    "name", [SPECIFICATION, "config.json", "model.safetensors", "tokenizer/tokenizer.json"]
+)
+def test_nobody_is_waited_for_at_a_pipe(tmp_path, name, in_time):
+    saved = with_file(tmp_path, "config.json", None)
+    (saved / name).unlink(missing_ok=True)
+    (saved / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(saved / name)
+    with pytest.raises(ValueError, match=f"saved/{name} is a pipe; it must be a regular file"):
+        load(saved)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xlm_mlm.checks import require_choice, require_path
+from xlm_mlm.history.files import not_regular
 
 Weights = Literal["auto", "raw", "ema"]
 WEIGHTS = ("auto", "raw", "ema")
@@ -134,9 +135,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: it is no checkpoint, or holds more than tensors and plain values.
     """
     path = require_path("checkpoint", path)
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"checkpoint {path} {what}")
+    if (wrong := not_regular(path)) is not None:
+        raise FileNotFoundError(f"checkpoint {path} {wrong}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd about a file, its error says

@@ -20,8 +20,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from xlm_mlm.checks import require_bool, require_path
-from xlm_mlm.history.files import naming_file, on_full_disk
+from xlm_mlm.checks import require_bool, require_path, shown
+from xlm_mlm.history.files import naming_file, on_full_disk, require_regular
 
 SPECIFICATION = "tokenizer_spec.json"
 FORMAT = 1
@@ -222,19 +222,23 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
     require_bool("trust", trust)
     folder = require_path("folder", folder)
     path = folder / SPECIFICATION
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"{folder} has no {SPECIFICATION}, which says how its tokenizer is made; "
             "`xlm-mlm save --checkpoint CKPT FOLDER` writes both"
         )
+    _refuse_pipes(folder)
     try:
         specification = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     found = specification.get("format") if isinstance(specification, dict) else None
-    if found != FORMAT or not isinstance(specification.get("tokenizer"), dict):
+    if found != FORMAT:
         raise ValueError(f"{path} has format {found!r}; this version reads {FORMAT}")
-    config = _beside(folder, specification["tokenizer"], trust)
+    made_of = _specified(path, specification, "tokenizer", None)
+    predictor = _specified(path, specification, "predictor", {})
+    frame = [_specified(path, specification, key, False) for key in ("add_bos", "add_eos")]
+    config = _beside(folder, made_of, trust)
     try:
         _refuse_giants(*_of_folder(folder))
         with redirect_stdout(io.StringIO()):  # the hub's library announces what it does
@@ -246,10 +250,29 @@ def load(folder: str | Path, trust: bool = False) -> Saved:
         model=model,
         tokenizer=build_tokenizer(config, trust),
         tokenizer_config=config,
-        predictor=_options(specification.get("predictor")),
-        add_bos=specification.get("add_bos") is True,
-        add_eos=specification.get("add_eos") is True,
+        predictor=_options(predictor),
+        add_bos=frame[0],
+        add_eos=frame[1],
     )
+
+
+def _refuse_pipes(folder: Path) -> None:
+    """Before a library opens a file, and waits for somebody to write to it."""
+    tokenizer = folder / _TOKENIZER_FOLDER
+    beside = sorted(tokenizer.rglob("*")) if tokenizer.is_dir() else []
+    names = (SPECIFICATION, "config.json", "model.safetensors")
+    for path in [*(folder / name for name in names), *beside]:
+        if path.exists() and not (path in beside and path.is_dir()):
+            require_regular(path)
+
+
+def _specified(path: Path, specification: dict[str, Any], key: str, default: Any) -> Any:
+    """A value of the specification, of the kind that `save` writes."""
+    value = specification.get(key, default)
+    kind, rule = (bool, "true or false") if default is False else (dict, "an object")
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} has {key} {shown(value)}; it must be {rule}")
+    return value
 
 
 def _of_folder(folder: Path) -> tuple[Mapping[str, Any], list[int]]:

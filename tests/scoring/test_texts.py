@@ -1,6 +1,7 @@
 """Texts of a file and their line numbers."""
 
 import json
+import os
 
 import pytest
 
@@ -55,3 +56,9 @@ def test_no_such_file(tmp_path):
     (tmp_path / "b.txt").mkdir()
     with pytest.raises(FileNotFoundError, match="is a folder"):
         list(read_texts(tmp_path / "b.txt"))
+
+
+def test_a_pipe_is_no_file_of_texts_since_they_are_read_more_than_once(tmp_path, in_time):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(FileNotFoundError, match=r"a\.txt is a pipe; it must be a regular file"):
+        list(read_texts(tmp_path / "a.txt"))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlm_mlm.history.files import not_regular
+
 SUFFIXES = (".txt", ".jsonl")
 
 
@@ -40,9 +42,8 @@ def read_texts(path: str | Path, text_field: str = "text") -> Iterator[Text]:
             f"{path} is a {path.suffix or 'file without suffix'}; texts are read from "
             f"{' or '.join(SUFFIXES)}"
         )
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"the file of texts {path} {what}")
+    if (wrong := not_regular(path)) is not None:
+        raise FileNotFoundError(f"the file of texts {path} {wrong}")
     found = False
     for number, content in _lines(path):
         if path.suffix.lower() == ".jsonl" and content.strip():
