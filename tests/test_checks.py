@@ -159,7 +159,7 @@ def test_choices_are_compared_with_anything(value):
         require_choice("mode", value, ("a", "b"))
 
 
-@pytest.mark.parametrize("value", [None, 3, ["a"], True])
+@pytest.mark.parametrize("value", [None, 3, ["a"], True, ""])
 def test_paths_and_mappings_are_nothing_else(value):
     with pytest.raises(ValueError, match="file is .*; it must be a path"):
         require_path("file", value)

@@ -115,12 +115,13 @@ def require_bool(name: str, value: Any) -> bool:
 
 
 def require_path(name: str, value: Any) -> Path:
-    """Return `value` as a path if it is one, or a text.
+    """Return `value` as a path if it is one, or a text that is not empty.
 
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(value, str | os.PathLike):
+    # The empty path is the current folder to the system, which nobody means who writes nothing.
+    if not isinstance(value, str | os.PathLike) or value == "":
         raise ValueError(f"{name} is {shown(value)}; it must be a path")
     return Path(value)
 

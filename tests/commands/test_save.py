@@ -156,6 +156,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         (["folder"], "missing option '--checkpoint'"),
         (["--checkpoint", "both.ckpt"], "missing argument 'folder'"),
         (["folder", "more", "--checkpoint", "both.ckpt"], "(more)"),
+        (["", "--checkpoint", "both.ckpt"], "it is empty; give a folder"),
     ],
 )
 def test_a_mistaken_command_is_one_line(capsys, made, args, message):

@@ -6,8 +6,20 @@ from typing import Annotated
 import typer
 
 
+def _named(text: str | Path) -> Path:
+    # As a path, nothing at all would be the current folder.
+    if text == "":
+        raise typer.BadParameter("it is empty; give a folder that does not exist, or is empty")
+    return Path(text)
+
+
 def save(
-    folder: Annotated[Path, typer.Argument(help="A folder that does not exist, or is empty.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder that does not exist, or is empty.", parser=_named, metavar="FOLDER"
+        ),
+    ],
     checkpoint: Annotated[Path, typer.Option(help="A training checkpoint.")] = ...,  # type: ignore[assignment]
     weights: Annotated[
         str, typer.Option(help="raw, ema, or auto: the EMA weights if it has them.")
