@@ -154,11 +154,19 @@ def test_bad_options_name_themselves(made):
         ("method", "x"),
         ("num_mc_samples", 0),
         ("seed", -1),
+        ("seed", 2**64),
         ("batch_size", 0),
         ("device", "abacus"),
     ]:
         with pytest.raises(ValueError, match=rf"score\.{name} is"):
             Scorer.from_checkpoint(made / "both.ckpt", name="score.", **{name: value})
+
+
+def test_every_seed_of_the_draws_is_taken(made):
+    scorer = Scorer.from_checkpoint(
+        made / "both.ckpt", device="cpu", num_mc_samples=4, seed=2**64 - 1
+    )
+    assert scores(scorer, "1 2 3")[0]["nll"] > 0
 
 
 def test_what_names_other_classes_is_refused(tmp_path):

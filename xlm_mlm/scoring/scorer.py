@@ -90,7 +90,7 @@ class Scorer:
         self.tokenizer, self.weights, self.checkpoint = saved.tokenizer, weights, checkpoint
         self.method = require_choice(f"{name}method", method, METHODS)
         self.passes = require_int(f"{name}num_mc_samples", num_mc_samples, 1)
-        self.seed = require_int(f"{name}seed", seed, 0)
+        self.seed = require_int(f"{name}seed", seed, 0, 2**64 - 1)
         self.batch_size = require_int(f"{name}batch_size", batch_size, 1)
         self.mask_id = require_token_id(self.tokenizer, "mask", "hide the tokens to be scored")
         framed = _frames_documents(checkpoint.config if checkpoint else {})
