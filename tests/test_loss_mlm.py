@@ -265,7 +265,7 @@ def test_bf16_logits_give_an_fp32_loss(tokenizer):
         ({"target_ids": torch.zeros(3, 4, dtype=torch.long)}, ValueError, r"\(3, 5\).*\(3, 4\)"),
         ({"target_ids": torch.full((3, 5), V)}, ValueError, "target id 27 .* vocabulary of 27"),
         ({"target_ids": torch.full((3, 5), -1)}, ValueError, "target id -1 .*-100"),
-        ({"input_ids": [[5] * 5] * 3}, ValueError, "input_ids must be a tensor of integers"),
+        ({"input_ids": [[5] * 5] * 3}, ValueError, "input_ids is a list; it must be a tensor"),
         ({"segment_ids": [[0] * 5] * 3}, ValueError, r"segment_ids are \[\[0.*of shape \(3, 5\)"),
         ({"segment_ids": torch.zeros(3, 4)}, ValueError, r"segment_ids are .*of shape \(3, 5\)"),
     ],
@@ -320,7 +320,7 @@ def test_integers_of_any_width_are_taken(tokenizer):
     loss, batch = MLMLoss(model=transformer(), tokenizer=tokenizer), make_batch()
     narrow = {name: value.int() for name, value in batch.items()}
     assert loss(narrow)["loss"].item() == pytest.approx(loss(batch)["loss"].item())
-    with pytest.raises(ValueError, match="target_ids must be a tensor of integers"):
+    with pytest.raises(ValueError, match="target_ids is .*; it must be a tensor of integers"):
         loss({**batch, "target_ids": batch["target_ids"].float()})
 
 

@@ -51,7 +51,7 @@ def test_construction_refuses(options, words):
         ({"input_ids": X, "sample_ids": torch.tensor([1, -1])}, ValueError, "at least 0"),
         (None, ValueError, "batch is a NoneType"),
         ({"input_ids": X.tolist()}, ValueError, "input_ids is a list"),
-        ({"input_ids": X.float()}, ValueError, "must be integers"),
+        ({"input_ids": X.float()}, ValueError, "must be a tensor of integers"),
         (
             {"input_ids": X, "attention_mask": X[:, :3] > 0},
             ValueError,

@@ -21,7 +21,12 @@ from xlm_mlm.likelihood.draws import content_ids
 from xlm_mlm.model_mlm import call_model, logits_at_positions, takes
 from xlm_mlm.modeling.asking import check_target_ids
 from xlm_mlm.modeling.head import plain_cross_entropy
-from xlm_mlm.modeling.masks import host_checkable, segment_block_mask, validity
+from xlm_mlm.modeling.masks import (
+    fault_of_ids,
+    host_checkable,
+    segment_block_mask,
+    validity,
+)
 from xlm_mlm.modeling.rotary import checked_positions
 from xlm_mlm.sampling.streams import SampleStreams
 from xlm_mlm.types_mlm import IGNORE_INDEX, MLMBatch, MLMLossDict, MLMModel
@@ -364,8 +369,8 @@ def _ids(batch: MLMBatch) -> tuple[Tensor, Tensor]:
                 f"fields: {', '.join(sorted(batch))}"
             )
         value: Any = batch[name]
-        if not isinstance(value, Tensor) or value.is_floating_point():
-            raise ValueError(f"{name} must be a tensor of integers")
+        if fault := fault_of_ids(value):
+            raise ValueError(f"{name} is {fault}; it must be a tensor of integers")
     inputs: Tensor = batch["input_ids"]
     targets: Any = batch["target_ids"]
     if inputs.shape != targets.shape:

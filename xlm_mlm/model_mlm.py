@@ -24,7 +24,7 @@ from xlm_mlm.modeling.asking import check_logits_at, check_target_weights, check
 from xlm_mlm.modeling.context import Line, lay_out
 from xlm_mlm.modeling.head import plain_cross_entropy, project, weighted_cross_entropy
 from xlm_mlm.modeling.layer import MLMTransformerLayer, is_hooked, is_plain
-from xlm_mlm.modeling.masks import host_checkable
+from xlm_mlm.modeling.masks import WITHOUT_VALUES, fault_of_ids, host_checkable
 from xlm_mlm.modeling.options import check_ids, check_layer_options, check_sizes, check_width
 from xlm_mlm.types_mlm import MLMModel
 
@@ -227,8 +227,11 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
             ValueError: not a tensor of integers of shape (B, L), an empty one, a length past
                 `max_length`, or (looked for on the CPU only) ids outside the vocabulary.
         """
-        if not isinstance(x_t, Tensor):
-            raise ValueError(f"x_t is a {type(x_t).__name__}; it must be a tensor of token ids")
+        fault = fault_of_ids(x_t)
+        if fault and not (fault == WITHOUT_VALUES and self.embed_tokens.weight.is_meta):
+            raise ValueError(
+                f"x_t is {fault}; it must be a tensor of token ids, which must be integers"
+            )
         if x_t.ndim != 2 or x_t.numel() == 0:
             raise ValueError(
                 f"x_t has shape {tuple(x_t.shape)}; it must be (batch, length), neither of them 0"
@@ -238,8 +241,6 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
                 f"a sequence of length {x_t.shape[1]} is longer than the model's max_length of "
                 f"{self.max_length}; cut it, or build the model with a larger max_length"
             )
-        if x_t.is_floating_point() or x_t.dtype == torch.bool:
-            raise ValueError(f"x_t has dtype {x_t.dtype}; token ids must be integers")
         if host_checkable(x_t):
             low, high = int(x_t.min()), int(x_t.max())
             if low < 0 or high >= self.num_embeddings:

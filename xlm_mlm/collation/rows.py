@@ -179,7 +179,10 @@ def _check_id(token: int, vocabulary: int | None, place: str) -> None:
 
 def _as_row(value: Any, name: str, index: int) -> Any:
     if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
-        value = value.cpu().numpy()
+        try:
+            value = value.cpu().numpy()
+        except (TypeError, RuntimeError):  # sparse, nested, or on the meta device
+            raise _not_ids(name, index, "a tensor that is sparse, nested or on meta") from None
     flat = isinstance(value, np.ndarray) and value.ndim == 1
     if flat and (value.dtype.kind in "iu" or value.size == 0):
         return value

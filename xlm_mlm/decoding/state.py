@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Integer
 from torch import Tensor
 
-from xlm_mlm.modeling.masks import segment_block_mask, validity
+from xlm_mlm.modeling.masks import fault_of_ids, segment_block_mask, validity
 from xlm_mlm.modeling.rotary import derived_positions
 from xlm_mlm.types_mlm import MLMBatch, MLMStepResults
 
@@ -61,11 +61,14 @@ def _check_batch(batch: Any) -> None:
     shapes: dict[str, Any] = {}
     for name in ("input_ids", "attention_mask", "positions", "segment_ids"):
         value = batch.get(name)
-        if value is not None and not isinstance(value, Tensor):
-            raise ValueError(f"{name} is a {type(value).__name__}; it must be a tensor")
+        fault = "" if value is None else fault_of_ids(value)
+        # A mask may be of booleans; what else may not is said where it is used.
+        if fault and (name == "input_ids" or not fault.startswith("a tensor of")):
+            kind = "a tensor of integers" if name == "input_ids" else "a tensor"
+            raise ValueError(f"{name} is {fault}; it must be {kind}")
         shapes[name] = None if value is None else tuple(value.shape)
     size = shapes["input_ids"]
-    if len(size) != 2 or size[0] == 0 or batch["input_ids"].is_floating_point():
+    if len(size) != 2 or size[0] == 0:
         raise ValueError(
             f"input_ids are {batch['input_ids'].dtype} of shape {size}; they must be integers of "
             "shape (batch, length), batch not 0"

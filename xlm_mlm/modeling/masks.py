@@ -118,6 +118,23 @@ def validity(attention_mask: Tensor, batch: int, length: int) -> Bool[Tensor, "B
     return attention_mask != 0
 
 
+WITHOUT_VALUES = "a tensor on the meta device, without values"
+
+
+def fault_of_ids(ids: Any) -> str:
+    """What keeps a value from being a tensor of integers in memory; empty for nothing.
+
+    Tensors of other layouts raise errors of torch's own wherever they are looked at.
+    """
+    if not isinstance(ids, Tensor):
+        return f"a {type(ids).__name__}"
+    if ids.is_nested or ids.layout != torch.strided:
+        return f"a {'nested' if ids.is_nested else 'sparse'} tensor"
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        return f"a tensor of dtype {ids.dtype}"
+    return WITHOUT_VALUES if ids.is_meta else ""
+
+
 def host_checkable(tensor: Tensor) -> bool:
     """Whether looking at values is free: on the CPU, and not while a compiler traces.
 
