@@ -354,6 +354,9 @@ def test_nobody_is_waited_for_at_a_terminal(capsys, piped, monkeypatch):
     piped(b"1 [MASK]")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert "there is no text to fill" in complaint(capsys, "fill", "--checkpoint", "both.ckpt")
+    monkeypatch.setattr("sys.stdin", None)  # closed
+    for args in (["-"], []):
+        assert "stdin is closed; give" in complaint(capsys, "fill", "--checkpoint", "x", *args)
 
 
 def test_a_file_that_is_no_text_is_named(capsys, monkeypatch):

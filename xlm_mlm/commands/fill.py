@@ -152,6 +152,8 @@ def _texts(text: str | None, file: Path | None) -> tuple[Iterable[str], int]:
         return lines, _counted(lines, file)
     if text is not None and text != "-":
         return [text], 1
+    if sys.stdin is None:
+        raise ValueError("stdin is closed; give a text, such as 'The [MASK] sat.', or --file")
     if text is None and sys.stdin.isatty():
         raise ValueError(
             "there is no text to fill; give one, such as 'The [MASK] sat.', or --file, or pipe "
