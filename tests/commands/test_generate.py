@@ -222,6 +222,25 @@ def test_no_other_run_gets_at_the_folder_from_first_to_last(job, tmp_path, monke
         pass
 
 
+def test_products_on_the_cpu_are_as_precise_as_they_were(job, monkeypatch):
+    seen = []
+    predict = MLMPredictor.predict
+
+    def looked_at(self, *given):
+        seen.append(torch.get_float32_matmul_precision())
+        return predict(self, *given)
+
+    monkeypatch.setattr(MLMPredictor, "predict", looked_at)
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("highest", "high"):
+            torch.set_float32_matmul_precision(precision)
+            job("+generation.limit=1", name=precision)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["highest", "high"]
+
+
 def test_records_are_named_by_the_rows_whatever_the_fields(job):
     done = job("+generation.limit=3", "+generation.fields=[text]", "+generation.history=true")
     assert set(done.rows[0]) == {"sample", "dataloader", "text", "fid"}
