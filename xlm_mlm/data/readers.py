@@ -156,11 +156,12 @@ def _read_text(path: Path, document: str) -> Iterator[str]:
             if document == "line":
                 yield line.rstrip("\n")
             elif line.isspace():
-                yield "".join(lines).rstrip("\n")
-                lines = []
+                text, lines = "".join(lines).rstrip("\n"), []  # held once while it is worked on
+                yield text
             else:
                 lines.append(line)
-        yield "".join(lines).rstrip("\n")
+        text, lines, line = "".join(lines).rstrip("\n"), [], ""
+        yield text
 
 
 def _read_jsonl(path: Path, text_field: str) -> Iterator[str | None]:
