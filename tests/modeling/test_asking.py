@@ -10,7 +10,9 @@ from xlm_mlm.modeling.asking import check_target_weights
 TARGETS = torch.tensor([3, 4])
 
 
-@pytest.mark.parametrize("weights", [None, torch.tensor([0.0, -1.0]), torch.tensor([1, 2])])
+@pytest.mark.parametrize(
+    "weights", [None, torch.tensor([0.0, -1.0]), torch.tensor([1, 2]), torch.full((2,), 3e38)]
+)
 def test_finite_weights_are_taken(weights):
     check_target_weights(weights, TARGETS)
 
