@@ -160,8 +160,8 @@ def records(draw):
     made = {
         "p": torch.from_numpy(rng.random((steps, width, k))).to(wide),
         "entropy": torch.from_numpy(rng.random((steps, width))).to(wide),
-        "pids": torch.from_numpy(rng.integers(-5, 30_000, (steps, width, k))).to(kind),
-        "x": torch.from_numpy(rng.integers(-5, 30_000, (steps, length))).to(kind),
+        "pids": torch.from_numpy(rng.integers(0, 30_000, (steps, width, k))).to(kind),
+        "x": torch.from_numpy(rng.integers(0, 30_000, (steps, length))).to(kind),
     }
     made["entropy"][torch.from_numpy(rng.random((steps, width)) < 0.3)] = torch.nan
     return torch.from_numpy(rng.integers(0, 9, length)).to(kind), made
