@@ -88,6 +88,10 @@ def test_no_pass_says_how_many_tokens_were_kept(tokenizer, tmp_path):
     history = HistoryTopKPlugin(tmp_path, 2**62, tokenizer=tokenizer)
     history.begin({"x": torch.tensor(BEFORE)})
     assert read_traces(tmp_path)[0].p.shape == (0, 5, len(tokenizer))
+    for k, kept in ((3, 3), (2**62, 2**20)):  # nor does anything say how many there are
+        history = HistoryTopKPlugin(tmp_path / str(k), k)
+        history.begin({"x": torch.tensor(BEFORE)})
+        assert read_traces(tmp_path / str(k))[0].p.shape == (0, 5, kept)
 
 
 def test_an_unfinished_record_is_as_long_as_what_is_there(tokenizer, tmp_path):

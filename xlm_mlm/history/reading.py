@@ -22,6 +22,7 @@ from xlm_mlm.history.files import (
 )
 from xlm_mlm.history.trace import Trace
 
+_VOCABULARY = 2**20  # tokens at most, where nobody says
 _ROUNDING = 1e-3  # of half-precision numbers near 1
 
 
@@ -89,7 +90,7 @@ def read_trace(folder: Path, vocabularies: dict[str | None, dict[int, str]]) -> 
     length = len(before)
     width = min(meta.get("max_new_tokens") or length, length)
     # No pass says how many tokens were kept: at most all that there are.
-    k = min(meta.get("k") or 1, len(vocabularies[name]) or 1)
+    k = min(meta.get("k") or 1, len(vocabularies[name]) or _VOCABULARY)
     none = {
         "x": before.new_zeros(0, length),
         "p": torch.zeros(0, width, k),
