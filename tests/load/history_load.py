@@ -42,7 +42,7 @@ def history(wanted: int, seconds: float) -> Iterator[Growth]:
         yield watch(
             "read_traces, the first 10 of all",
             lambda: len(read_traces(folder, limit=10)),
-            100,
+            1_000,
             seconds / 3,
             f"of {count:,} records",
         )

@@ -39,7 +39,7 @@ class Growth(NamedTuple):
         items: how often.
         wanted: how often it was to be done.
         seconds: how long that took.
-        bytes_per_item: the slope of resident memory, after the warm-up.
+        bytes_per_item: the slope of the process's own memory, after the warm-up.
         added: what that makes of all the items after the warm-up, in bytes.
         error: the standard error of `added`, in bytes.
         handles: open files after the warm-up, and at the end.
@@ -71,15 +71,22 @@ def open_handles() -> int:
 
 
 def children_bytes() -> int:
-    """Resident memory of this process's children, in bytes. Linux only."""
+    """Own memory of this process's children, in bytes. Linux only."""
     tasks = Path("/proc/self/task").glob("*/children")
     numbers = {number for task in tasks for number in task.read_text().split()}
-    found = 0
-    for number in numbers:
-        with suppress(OSError):  # it has just ended
-            lines = Path(f"/proc/{number}/status").read_text().splitlines()
-            found += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-    return found * 1024
+    return sum(own_bytes(number) for number in numbers)
+
+
+def own_bytes(number: int | str = "self") -> int:
+    """Resident memory of a process that is no page of a file, 0 if it has ended. Linux only.
+
+    Pages of files come and go as the system has room.
+    """
+    with suppress(OSError):
+        for line in Path(f"/proc/{number}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def watch(
@@ -121,7 +128,7 @@ def watch(
 def _sample(items: int, children: bool) -> Sample:
     gc.collect()
     others = children_bytes() if children else 0
-    return Sample(items, resident_bytes("VmRSS") + others, open_handles())
+    return Sample(items, own_bytes() + others, open_handles())
 
 
 def growth_of(
