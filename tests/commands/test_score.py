@@ -8,7 +8,8 @@ import pytest
 from composing import composed
 from omegaconf import OmegaConf
 from tiny_checkpoints import changed, network, write_checkpoint
-from xlm_process import read_rows, xlm
+from warm_process import xlm
+from xlm_process import read_rows
 
 from xlm_mlm.commands.score import score
 from xlm_mlm.scoring.job import run
@@ -158,7 +159,6 @@ def test_the_command(made, tmp_path):
         f"+score.ckpt_path={made / 'a.ckpt'}",
         f"+score.text_file={made / 'texts.txt'}",
         "+score.output_dir=out",
-        threads=1,
     )
     assert done.code == 0, done.output
     assert "2 texts, 7 tokens: NLL " in done.output
