@@ -104,25 +104,13 @@ class RotaryTransformerMLMModel(torch.nn.Module, Model):
         self.nhead = nhead
         self.max_length = max_length
         self.embed_tokens = torch.nn.Embedding(num_embeddings, d_model, padding_idx=padding_idx)
-        self.encoder = torch.nn.ModuleList()
-        for _ in range(num_layers):
-            self.encoder.append(
-                MLMTransformerLayer(
-                    d_model,
-                    nhead,
-                    dim_feedforward,
-                    dropout,
-                    activation,
-                    layer_norm_eps,
-                    rotary_emb_dim,
-                    max_length,
-                )
-            )
+        sizes = (d_model, nhead, dim_feedforward, dropout)
+        rest = (activation, layer_norm_eps, rotary_emb_dim, max_length)
+        self.encoder = torch.nn.ModuleList(
+            MLMTransformerLayer(*sizes, *rest) for _ in range(num_layers)
+        )
         self.output_layer = RotaryTransformerFinalLayer(
-            d_model,
-            num_embeddings,
-            layer_norm_eps,
-            use_final_layer_norm=not bare,
+            d_model, num_embeddings, layer_norm_eps, use_final_layer_norm=not bare
         )
 
     def forward(
